@@ -1,0 +1,43 @@
+"""The two ways in which what reaches us can be wrong: the call is bad, or the Pod is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Violation(NamedTuple):
+    """One thing that is wrong with a Pod or workload, in the words its author reads.
+
+    `field` is an annotation's full key or the path of a field (`spec.replicas`), `value` what stands
+    there (None: nothing does), `expected` what would be right, with something to write.
+    """
+
+    field: str
+    value: str | None
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.field}{'' if self.value is None else f': {quoted(self.value)}'}: {self.expected}"
+
+
+class InvalidPod(Exception):
+    """The Pod (or the workload) can't be injected: answered as a denial that lists every violation."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(map(str, violations)))
+        self.violations = violations
+
+
+class BadReview(Exception):
+    """The call itself is not an AdmissionReview that can be answered: HTTP 400, in one sentence."""
+
+
+class InvalidOptions(Exception):
+    """The operator's options are wrong: every problem, one a line."""
+
+
+def quoted(value: str, limit: int = 120) -> str:
+    """A user's text for a message: in double quotes, control characters escaped, cut at `limit` characters."""
+    cut = value if len(value) <= limit else value[: limit - 1] + "…"
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in cut)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"' if plain == cut else '"' + plain + '"'

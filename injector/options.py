@@ -1,0 +1,200 @@
+"""The operator's options: environment (or flags of the same names) → frozen Options, read once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from injector.errors import InvalidOptions, quoted
+
+DEFAULT_IMAGE = "litestream/litestream:0.5.17"
+INIT_IMAGE = "busybox:1.37"
+PROXIES = (
+    "istio-proxy",
+    "linkerd-proxy",
+    "kuma-sidecar",
+    "consul-dataplane",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its environment variable, default (as text), how its text is read, and what it means."""
+
+    variable: str
+    default: str
+    read: Callable[[str], Any]
+    meaning: str
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag of the same name: `CERT_DIR` → `--cert-dir`."""
+        return "--" + self.variable.lower().replace("_", "-")
+
+    @property
+    def field(self) -> str:
+        """The field of Options that holds the value: `CERT_DIR` → `cert_dir`."""
+        return self.variable.lower()
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _matching(pattern: str, right: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(right)
+        return value
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError("write " + " or ".join(choices))
+        return value
+
+    return read
+
+
+def _port(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 0 <= int(value) <= 65535):
+        raise ValueError("a port is a whole number from 0 (any free one) to 65535")
+    return int(value)
+
+
+def _address(value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon:
+        raise ValueError("write HOST:PORT, such as 0.0.0.0:8080")
+    return host.strip("[]") or "0.0.0.0", _port(port)  # noqa: S104 (an empty host means every interface)
+
+
+def _uid(value: str) -> int | None:
+    if value == "":
+        return None
+    if not (value.isascii() and value.isdigit() and int(value) < 2**31):
+        raise ValueError("a user id is a whole number from 0 to 2147483647; leave it empty for none")
+    return int(value)
+
+
+def _names(value: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in value.split(",") if name.strip())
+
+
+def _prefix(value: str) -> str:
+    if value and (
+        not re.fullmatch(r"[A-Za-z0-9._/-]+", value) or "" in value.split("/") or ".." in value.split("/")
+    ):
+        raise ValueError(
+            "write path segments such as my-cluster or eu/my-cluster, without a slash at either end"
+        )
+    return value
+
+
+OPTIONS = (
+    Option(
+        "VARIANT",
+        "",
+        _matching(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?)?", "write a DNS label such as skaffold"),
+        "prefix of the annotation group: skaffold → skaffold.litestream-hook.kaidotio.github.io/…",
+    ),
+    Option("HOST", "0.0.0.0", _text, "address that /mutate is served on"),  # noqa: S104
+    Option("PORT", "9443", _port, "port that /mutate is served on"),
+    Option(
+        "CERT_DIR", "/var/k8s-webhook-server/serving-certs", _text, "folder of a mounted tls.crt and tls.key"
+    ),
+    Option(
+        "CLIENT_CA_FILE",
+        "",
+        _text,
+        "CA that callers' client certificates must chain to; empty: none is asked for",
+    ),
+    Option("METRICS_BIND_ADDRESS", "0.0.0.0:8080", _address, "HOST:PORT of /metrics"),
+    Option("HEALTH_PROBE_BIND_ADDRESS", "0.0.0.0:8081", _address, "HOST:PORT of /healthz and /readyz"),
+    Option("DEFAULT_IMAGE", DEFAULT_IMAGE, _text, "Litestream image of Pods that name none"),
+    Option("INIT_IMAGE", INIT_IMAGE, _text, "image with a shell that writes the Litestream config"),
+    Option(
+        "DEFAULT_RUN_AS_USER",
+        "",
+        _uid,
+        "user id of applications whose Pods name none; empty: they are denied",
+    ),
+    Option(
+        "SKIP_CONTAINERS", ",".join(PROXIES), _names, "names of injected network proxies, comma-separated"
+    ),
+    Option(
+        "GUARD_ON_ERROR",
+        "deny",
+        _one_of("deny", "allow"),
+        "when the API can't be asked who else writes a replica",
+    ),
+    Option("REPLICA_PREFIX", "", _prefix, "first part of every replica path, such as the cluster's name"),
+    Option("LOG_FORMAT", "auto", _one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),
+    Option(
+        "LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "least severe level that is logged"
+    ),
+    Option("POD_NAMESPACE", "litestream-hook", _text, "namespace that the webhook runs in"),
+    Option(
+        "SERVICE_NAME",
+        "litestream-hook",
+        _text,
+        "Service in front of the webhook: the name in its certificate",
+    ),
+    Option(
+        "TLS_SECRET_NAME",
+        "litestream-hook-tls",
+        _text,
+        "Secret that replicas share a self-made certificate in",
+    ),
+    Option(
+        "WEBHOOK_CONFIGURATION_NAME", "litestream-hook", _text, "MutatingWebhookConfiguration that calls us"
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator decided, one field an option (see OPTIONS for what each means)."""
+
+    variant: str
+    host: str
+    port: int
+    cert_dir: str
+    client_ca_file: str
+    metrics_bind_address: tuple[str, int]
+    health_probe_bind_address: tuple[str, int]
+    default_image: str
+    init_image: str
+    default_run_as_user: int | None
+    skip_containers: frozenset[str]
+    guard_on_error: str
+    replica_prefix: str
+    log_format: str
+    log_level: str
+    pod_namespace: str
+    service_name: str
+    tls_secret_name: str
+    webhook_configuration_name: str
+
+
+def read(environment: Mapping[str, str]) -> Options:
+    """Options from environment variables; absent ones have their default.
+
+    Raises InvalidOptions with one line for every variable that is wrong.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    for option in OPTIONS:
+        text = environment.get(option.variable, option.default)
+        try:
+            values[option.field] = option.read(text)
+        except ValueError as right:
+            problems.append(f"{option.variable}: {quoted(text)}: {right}")
+    if problems:
+        raise InvalidOptions("\n".join(problems))
+    return Options(**values)
