@@ -21,11 +21,15 @@ class Violation(NamedTuple):
 
 
 class InvalidPod(Exception):
-    """The Pod (or the workload) can't be injected: answered as a denial that lists every violation."""
+    """The Pod (or the workload) can't be injected: answered as a denial that lists every violation.
 
-    def __init__(self, violations: list[Violation]) -> None:
+    `warnings` are the risks that were found beside them.
+    """
+
+    def __init__(self, violations: list[Violation], warnings: list[str] | None = None) -> None:
         super().__init__("; ".join(map(str, violations)))
         self.violations = violations
+        self.warnings = warnings or []
 
 
 class BadReview(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from injector import values
 from injector.errors import InvalidOptions, quoted
 
 DEFAULT_IMAGE = "litestream/litestream:0.5.17"
@@ -43,6 +44,10 @@ def _text(value: str) -> str:
     return value
 
 
+def _image(value: str) -> str:
+    return values.image(value).reference
+
+
 def _matching(pattern: str, right: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -75,11 +80,7 @@ def _address(value: str) -> tuple[str, int]:
 
 
 def _uid(value: str) -> int | None:
-    if value == "":
-        return None
-    if not (value.isascii() and value.isdigit() and int(value) < 2**31):
-        raise ValueError("a user id is a whole number from 0 to 2147483647; leave it empty for none")
-    return int(value)
+    return values.user_id(value) if value else None
 
 
 def _names(value: str) -> frozenset[str]:
@@ -87,12 +88,8 @@ def _names(value: str) -> frozenset[str]:
 
 
 def _prefix(value: str) -> str:
-    if value and (
-        not re.fullmatch(r"[A-Za-z0-9._/-]+", value) or "" in value.split("/") or ".." in value.split("/")
-    ):
-        raise ValueError(
-            "write path segments such as my-cluster or eu/my-cluster, without a slash at either end"
-        )
+    if value and (not re.fullmatch(r"[A-Za-z0-9._/-]+", value) or "" in value.split("/") or ".." in value.split("/")):
+        raise ValueError("write path segments such as my-cluster or eu/my-cluster, without a slash at either end")
     return value
 
 
@@ -105,9 +102,7 @@ OPTIONS = (
     ),
     Option("HOST", "0.0.0.0", _text, "address that /mutate is served on"),  # noqa: S104
     Option("PORT", "9443", _port, "port that /mutate is served on"),
-    Option(
-        "CERT_DIR", "/var/k8s-webhook-server/serving-certs", _text, "folder of a mounted tls.crt and tls.key"
-    ),
+    Option("CERT_DIR", "/var/k8s-webhook-server/serving-certs", _text, "folder of a mounted tls.crt and tls.key"),
     Option(
         "CLIENT_CA_FILE",
         "",
@@ -116,17 +111,15 @@ OPTIONS = (
     ),
     Option("METRICS_BIND_ADDRESS", "0.0.0.0:8080", _address, "HOST:PORT of /metrics"),
     Option("HEALTH_PROBE_BIND_ADDRESS", "0.0.0.0:8081", _address, "HOST:PORT of /healthz and /readyz"),
-    Option("DEFAULT_IMAGE", DEFAULT_IMAGE, _text, "Litestream image of Pods that name none"),
-    Option("INIT_IMAGE", INIT_IMAGE, _text, "image with a shell that writes the Litestream config"),
+    Option("DEFAULT_IMAGE", DEFAULT_IMAGE, _image, "Litestream image of Pods that name none"),
+    Option("INIT_IMAGE", INIT_IMAGE, _image, "image with a shell that writes the Litestream config"),
     Option(
         "DEFAULT_RUN_AS_USER",
         "",
         _uid,
         "user id of applications whose Pods name none; empty: they are denied",
     ),
-    Option(
-        "SKIP_CONTAINERS", ",".join(PROXIES), _names, "names of injected network proxies, comma-separated"
-    ),
+    Option("SKIP_CONTAINERS", ",".join(PROXIES), _names, "names of injected network proxies, comma-separated"),
     Option(
         "GUARD_ON_ERROR",
         "deny",
@@ -135,9 +128,7 @@ OPTIONS = (
     ),
     Option("REPLICA_PREFIX", "", _prefix, "first part of every replica path, such as the cluster's name"),
     Option("LOG_FORMAT", "auto", _one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),
-    Option(
-        "LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "least severe level that is logged"
-    ),
+    Option("LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "least severe level that is logged"),
     Option("POD_NAMESPACE", "litestream-hook", _text, "namespace that the webhook runs in"),
     Option(
         "SERVICE_NAME",
@@ -151,9 +142,7 @@ OPTIONS = (
         _text,
         "Secret that replicas share a self-made certificate in",
     ),
-    Option(
-        "WEBHOOK_CONFIGURATION_NAME", "litestream-hook", _text, "MutatingWebhookConfiguration that calls us"
-    ),
+    Option("WEBHOOK_CONFIGURATION_NAME", "litestream-hook", _text, "MutatingWebhookConfiguration that calls us"),
 )
 
 

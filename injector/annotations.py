@@ -1,0 +1,96 @@
+"""The one table of annotations: what parses, validates, documents and suggests them all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from injector import GROUP, values
+
+
+class Annotation(NamedTuple):
+    """One annotation: its key below the group, default (None: none), reader of its text, and meaning."""
+
+    key: str
+    default: str | None
+    read: Callable[[str], Any]
+    meaning: str
+
+
+ANNOTATIONS = (
+    Annotation("inject", None, values.boolean, '`"true"` asks for injection, `"false"` declines it'),
+    Annotation("path", "/mnt/litestream.db", values.database_paths,
+               "databases, comma-separated absolute paths"),
+    Annotation("bucket", "litestream", values.bucket, "bucket that holds the replicas"),
+    Annotation("endpoint", None, values.endpoint,
+               "URL of an S3-compatible server; buckets are then addressed by path"),
+    Annotation("region", "us-east-1", values.region, "region of the bucket"),
+    Annotation("secret", "litestream-hook-secret", values.object_name,
+               "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"),
+    Annotation("auth", "secret", values.one_of("secret", "ambient"),
+               "`secret` reads the Secret; `ambient` uses the Pod's own identity (web identity, instance role)"),
+    Annotation("replica-path", "{namespace}/{kind}/{workload}/{database}", values.replica_template,
+               "path in the bucket, with the placeholders `{namespace}`, `{kind}`, `{workload}`, `{pod}`, `{node}` "
+               "and `{database}` (the database's path without the leading slash)"),
+    Annotation("image", "DEFAULT_IMAGE", values.image, "Litestream image"),
+    Annotation("litestream-version", None, values.one_of("0.3", "0.5"),
+               "`0.3` or `0.5`: format of config and flags; by default what the image's tag says, else 0.5"),
+    Annotation("init-image", "INIT_IMAGE", values.image, "image with a shell that writes the config"),
+    Annotation("storage", "1Gi", values.size, "size limit of each volume that is added for databases"),
+    Annotation("containers", None, values.container_names,
+               "containers that use the databases, comma-separated; by default all of `spec.containers` "
+               "except injected network proxies"),
+    Annotation("run-as-user", None, values.user_id,
+               "user id of the application; by default its securityContext's"),
+    Annotation("run-as-group", None, values.user_id,
+               "group id of the application; by default its securityContext's"),
+    Annotation("sidecar", "native", values.one_of("native", "container"),
+               "`native`: an init container with `restartPolicy: Always`, which stops after the application; "
+               "`container`: an ordinary container"),
+    Annotation("init-first", "true", values.boolean,
+               '`"false"` puts the init containers after the Pod\'s own, instead of before'),
+    Annotation("restore", "if-exists", values.one_of("if-exists", "required", "off"),
+               "`required`: a missing replica is an error; `off`: nothing is restored"),
+    Annotation("restore-from", None, values.replica_template,
+               "whole path in the bucket of another replica, to start from while the Pod's own has no backup yet"),
+    Annotation("restore-timestamp", None, values.timestamp,
+               "point in time of `restore-from` to start from (RFC 3339)"),
+    Annotation("integrity-check", "quick", values.one_of("none", "quick", "full"),
+               "check of a restored database"),
+    Annotation("sync-interval", "1s", values.duration, "how often changes are replicated"),
+    Annotation("snapshot-interval", "12h", values.duration, "how often a snapshot is taken"),
+    Annotation("retention", "168h", values.duration, "how long snapshots are kept"),
+    Annotation("cpu-request", "20m", values.cpu, "CPU request of the sidecar and of a restore"),
+    Annotation("cpu-limit", None, values.cpu, "CPU limit of the sidecar and of a restore"),
+    Annotation("memory-request", "64Mi", values.size, "memory request of the sidecar and of a restore"),
+    Annotation("memory-limit", "256Mi", values.size,
+               "memory limit of the sidecar and of a restore; Go's garbage collector is told of it"),
+    Annotation("metrics-port", None, values.port,
+               "port of Litestream's Prometheus metrics; off by default, because pprof is served with them"),
+    Annotation("log-level", "info", values.one_of("debug", "info", "warn", "error"), "Litestream's log level"),
+    Annotation("single-writer", "enforce", values.one_of("enforce", "warn", "off"),
+               "what becomes of a workload that could run two writers on one replica: denied, warned of, or let be"),
+)  # fmt: skip
+BY_KEY = {annotation.key: annotation for annotation in ANNOTATIONS}
+STATUS = "status"  # written by the webhook, never by a user
+LABEL = "replicates"
+
+
+def group(variant: str) -> str:
+    """The annotation group: `litestream-hook.kaidotio.github.io`, prefixed by a variant if there is one."""
+    return f"{variant}.{GROUP}" if variant else GROUP
+
+
+def similar(word: str, words: list[str]) -> str:
+    """` (did you mean …?)` with the most similar of the words, or nothing."""
+    found = difflib.get_close_matches(word[:64], words, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def table() -> str:
+    """The annotations as a Markdown table, for the README and the command line."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, default, _, meaning in ANNOTATIONS:
+        rows.append(f"| `{key}` | {f'`{default}`' if default else ''} | {meaning} |")
+    return "\n".join(rows)

@@ -1,0 +1,241 @@
+"""Annotations → frozen Settings: text is parsed here, once, and all that is wrong is said together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from injector.annotations import ANNOTATIONS, BY_KEY, STATUS, similar
+from injector.errors import Violation, quoted
+from injector.options import Options
+from injector.values import Duration, Image, Quantity
+
+NEWEST = (0, 5, 17)
+KNOWN_SERIES = {(0, 3): (0, 3, 13), (0, 5): NEWEST}  # and the release that a tag without a third number means
+OLDEST = (0, 3, 5)  # the first whose restore knows -if-db-not-exists
+# Older releases of 0.5 embed an SQLite with a WAL-reset corruption bug (benbjohnson/litestream issue 1432).
+OLDEST_SOUND = (0, 5, 17)
+
+
+@dataclass
+class Findings:
+    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once."""
+
+    group: str
+    violations: list[Violation] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def key(self, name: str) -> str:
+        """The full key of an annotation of our group."""
+        return f"{self.group}/{name}"
+
+    def deny(self, name: str, value: str | None, expected: str) -> None:
+        """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
+        shown = None if value is None else re.sub(r"//[^/@]*@", "//…@", value)
+        self.violations.append(Violation(self.key(name), shown, expected))
+
+    def warn(self, text: str) -> None:
+        """Notes a risk."""
+        self.warnings.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the annotations ask for, with the operator's defaults: see ANNOTATIONS for what each means."""
+
+    path: tuple[str, ...]
+    bucket: str
+    endpoint: str | None
+    region: str
+    secret: str
+    auth: str
+    replica_path: str
+    image: Image
+    init_image: Image
+    litestream_version: tuple[int, int, int]
+    storage: Quantity
+    containers: tuple[str, ...] | None
+    run_as_user: int | None
+    run_as_group: int | None
+    sidecar: str
+    init_first: bool
+    restore: str
+    restore_from: str | None
+    restore_timestamp: str | None
+    integrity_check: str
+    sync_interval: Duration
+    snapshot_interval: Duration
+    retention: Duration
+    cpu_request: Quantity
+    cpu_limit: Quantity | None
+    memory_request: Quantity
+    memory_limit: Quantity
+    metrics_port: int | None
+    log_level: str
+    single_writer: str
+    given: frozenset[str]  # keys that the author wrote
+    broken: frozenset[str]  # keys whose value is wrong: their default stands in, so that the rest can be checked
+
+
+def ours(metadata: object, group: str) -> dict[str, Any]:
+    """The annotations of our group in an object's metadata (of any shape), by their key below the group."""
+    prefix = group + "/"
+    found = metadata.get("annotations") if isinstance(metadata, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {key[len(prefix) :]: value for key, value in found.items() if key.startswith(prefix)}
+
+
+def asks(own: Mapping[str, Any]) -> bool:
+    """Whether our annotations ask for a judgement: there are some, and they do not decline."""
+    return bool(own) and own.get("inject") != "false"
+
+
+def read(own: Mapping[str, str], options: Options, findings: Findings) -> Settings:
+    """Settings from our annotations; what is wrong goes to the findings, with the default in its place.
+
+    Args:
+        own: our annotations by their key below the group, all of them strings.
+        options: the operator's options, for defaults.
+        findings: takes the violations and warnings.
+    """
+    read_values, broken = _read_each(own, options, findings)
+    _check_keys(own, findings)
+    version = _version(own, read_values, broken, findings)
+    settings = Settings(
+        **{**read_values, "litestream_version": version},
+        given=frozenset(own),
+        broken=frozenset(broken),
+    )
+    _check_together(settings, own, findings)
+    return settings
+
+
+def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> tuple[dict[str, Any], set[str]]:
+    result, broken = dict(_defaults(options)), set()
+    for key, value in own.items():
+        annotation = BY_KEY.get(key)
+        if annotation is None or (key == "inject" and value == "true"):
+            continue
+        try:
+            result[key.replace("-", "_")] = annotation.read(value)
+        except ValueError as right:
+            findings.deny(key, value, str(right))
+            broken.add(key)
+    result.pop("inject", None)
+    return result, broken
+
+
+_parsed_defaults: dict[Options, dict[str, Any]] = {}
+
+
+def _defaults(options: Options) -> dict[str, Any]:
+    if (known := _parsed_defaults.get(options)) is None:
+        texts = {a.key: a.default for a in ANNOTATIONS if a.key != "inject"}
+        texts |= {"image": options.default_image, "init-image": options.init_image}
+        known = {key.replace("-", "_"): None if text is None else BY_KEY[key].read(text) for key, text in texts.items()}
+        _parsed_defaults.clear()
+        _parsed_defaults[options] = known
+    return known
+
+
+def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
+    known = [annotation.key for annotation in ANNOTATIONS]
+    unknown = [key for key in own if key not in BY_KEY and key != STATUS]
+    for key in unknown:
+        findings.warn(f"{findings.key(quoted(key)[1:-1])}: unknown annotation{similar(key, known)}")
+    if "inject" not in own:
+        slip = [similar(key, ["inject"]) for key in unknown]
+        hint = "".join(filter(None, slip)) and f" instead of {findings.key(quoted(unknown[0])[1:-1])}"
+        findings.deny("inject", None, f'is missing: write "true" to ask for injection, "false" to decline it{hint}')
+
+
+def _version(
+    own: Mapping[str, str], read_values: dict[str, Any], broken: set[str], findings: Findings
+) -> tuple[int, int, int]:
+    """The Litestream release, from the image's tag (`0.5.17`, `v0.3.13`, `0.5.17-scratch`) or annotation."""
+    wanted: str | None = read_values["litestream_version"]
+    tag = read_values["image"].tag or ""
+    match = re.match(r"v?([0-9]{1,4})\.([0-9]{1,4})(?:\.([0-9]{1,4}))?(?![0-9])", tag)
+    tagged = (int(match[1]), int(match[2])) if match else None
+    if broken & {"image", "litestream-version"}:
+        return NEWEST
+    series = tagged if wanted is None else (0, int(wanted.removeprefix("0.")))
+    if series is None:
+        return NEWEST
+    if series not in KNOWN_SERIES:
+        findings.warn(
+            f"{findings.key('image')}: the tag {tag} names neither Litestream 0.3 nor 0.5: taken for 0.5 "
+            f"({findings.key('litestream-version')} says which it is)"
+        )
+        return NEWEST
+    if tagged in KNOWN_SERIES and tagged != series:
+        findings.deny(
+            "litestream-version",
+            wanted,
+            f'contradicts the image\'s tag {quoted(tag)}: write "0.{tagged[1]}" or change {findings.key("image")}',
+        )
+    version = (*series, int(match[3])) if match and match[3] and tagged == series else KNOWN_SERIES[series]
+    if version < OLDEST:
+        findings.deny(
+            "image",
+            own.get("image", read_values["image"].reference),
+            "lacks flags that restores need: use litestream/litestream:0.5.17 (or 0.3.13)",
+        )
+    return version
+
+
+def _check_together(settings: Settings, own: Mapping[str, str], findings: Findings) -> None:
+    """What only two annotations together get wrong, and what is allowed but risky."""
+
+    def sound(*keys: str) -> bool:
+        return settings.broken.isdisjoint(keys)
+
+    for resource in ("cpu", "memory"):
+        request, limit = getattr(settings, f"{resource}_request"), getattr(settings, f"{resource}_limit")
+        if sound(f"{resource}-request", f"{resource}-limit") and limit is not None and request.amount > limit.amount:
+            findings.deny(
+                f"{resource}-request",
+                request.text,
+                f"is more than {findings.key(f'{resource}-limit')} ({limit.text}): write at most that",
+            )
+    if settings.restore_timestamp and "restore-from" not in own:
+        findings.deny(
+            "restore-timestamp",
+            settings.restore_timestamp,
+            f"needs {findings.key('restore-from')}: copy the replica to start from to another path, or name "
+            f"its path there and give this Pod a new {findings.key('replica-path')}; a timestamp of the "
+            "Pod's own replica would rewind the database at every restart",
+        )
+    if settings.restore == "off" and settings.restore_from:
+        findings.deny(
+            "restore-from", own["restore-from"], f'contradicts {findings.key("restore")} "off": remove one of them'
+        )
+    if settings.auth == "ambient" and "secret" in own:
+        findings.warn(f'{findings.key("secret")} has no effect with {findings.key("auth")} "ambient"')
+    if sound("retention", "snapshot-interval") and settings.retention.seconds < settings.snapshot_interval.seconds:
+        findings.warn(
+            f"{findings.key('retention')} ({settings.retention.text}) is shorter than "
+            f"{findings.key('snapshot-interval')} ({settings.snapshot_interval.text}): "
+            "points in time between snapshots can't be restored"
+        )
+    if sound("sync-interval") and settings.sync_interval.seconds > 60:
+        findings.warn(
+            f"{findings.key('sync-interval')}: a Pod whose node dies loses up to {settings.sync_interval.text} of rows"
+        )
+    _check_version(settings, findings)
+
+
+def _check_version(settings: Settings, findings: Findings) -> None:
+    version = ".".join(map(str, settings.litestream_version))
+    if settings.litestream_version < (0, 5):
+        findings.warn(
+            "Litestream 0.3 restores nothing, without an error, from a replica that 0.5 has written: "
+            f"never go back to it, and use {findings.key('image')} litestream/litestream:0.5.17 if you can"
+        )
+        if "integrity-check" in settings.given and settings.integrity_check != "none":
+            findings.warn(f"{findings.key('integrity-check')} has no effect with Litestream 0.3")
+    elif settings.litestream_version < OLDEST_SOUND:
+        findings.warn(f"Litestream {version} has an SQLite with a known corruption bug: use 0.5.17 or newer")
