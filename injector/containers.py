@@ -1,0 +1,198 @@
+"""The injected containers: the one that writes the config, the restores, and the sidecar that replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from injector import litestream, volumes
+from injector.settings import Settings
+from injector.volumes import Object, Storage
+
+INIT = "litestream-hook-init"
+RESTORE = "litestream-hook-restore"
+RESTORE_FROM = "litestream-hook-restore-from"
+REPLICATE = "litestream-hook-replicate"
+
+# Text of users reaches this script in its environment only. Databases stand one a line in LITESTREAM_DATABASES.
+INIT_SCRIPT = """\
+umask 077
+directory=/etc/litestream
+
+write() {
+  printf '%s' "$2" > "$directory/$1.new"
+  mv -f "$directory/$1.new" "$directory/$1"
+}
+
+write litestream.yml "$LITESTREAM_CONFIG"
+if [ -n "${LITESTREAM_RESTORE_FROM-}" ]; then
+  write restore-from.yml "$LITESTREAM_RESTORE_FROM"
+fi
+
+# What would defeat the restore: an empty database counts as present, and SQLite would replay
+# a journal that another life of the database left behind.
+now=$(date -u +%Y%m%dT%H%M%SZ)
+printf '%s\\n' "${LITESTREAM_DATABASES-}" | while IFS= read -r database; do
+  [ -n "$database" ] || continue
+  if [ -f "$database" ] && [ ! -s "$database" ]; then
+    rm -f "$database"
+    echo "removed the empty database $database"
+  fi
+  [ ! -e "$database" ] || continue
+  for side in -wal -shm -journal; do
+    [ -e "$database$side" ] || continue
+    aside="$database$side.$now"
+    while [ -e "$aside" ]; do aside="$aside.1"; done
+    mv "$database$side" "$aside"
+    echo "moved $database$side, which belongs to no database, to $aside"
+  done
+done
+"""
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom Litestream runs as: the application, by its user, group and SELinux label."""
+
+    uid: int
+    gid: int | None
+    selinux: Mapping[str, Any] | None = None
+
+
+def security_context(user: User) -> Object:
+    """What the `restricted` Pod Security Standard asks for, and a read-only root."""
+    context: Object = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsUser": user.uid,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if user.uid != 0:
+        context["runAsNonRoot"] = True
+    if user.gid is not None:
+        context["runAsGroup"] = user.gid
+    if user.selinux:
+        context["seLinuxOptions"] = dict(user.selinux)
+    return context
+
+
+def init(
+    settings: Settings, replicas: Mapping[str, str], sources: Mapping[str, str], storage: Storage, user: User
+) -> Object:
+    """The container that writes the config and clears what would defeat the restores."""
+    environment = [{"name": "LITESTREAM_CONFIG", "value": litestream.config(settings, replicas)}]
+    if sources:
+        environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, sources)})
+    if settings.restore != "off":
+        environment.append({"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)})
+    return {
+        "name": INIT,
+        "image": settings.init_image.reference,
+        "command": ["/bin/sh", "-eu", "-c", INIT_SCRIPT],
+        "env": environment + storage.environment,
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}},
+        "securityContext": security_context(user),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [volumes.config_mount(), *_mounts(storage, replicas)],
+    }
+
+
+def restores(
+    settings: Settings,
+    replicas: Mapping[str, str],
+    sources: Mapping[str, str],
+    storage: Storage,
+    user: User,
+    credentials: Credentials,
+) -> list[Object]:
+    """The containers that restore each database, from its own replica and then, if asked for, from another."""
+    if settings.restore == "off":
+        return []
+    result = []
+    for number, database in enumerate(replicas):
+        arguments = litestream.restore_arguments(settings, database)
+        result.append(_litestream(f"{RESTORE}-{number}", arguments, [database], settings, storage, user, credentials))
+        if database in sources:
+            arguments = litestream.restore_from_arguments(settings, database)
+            result.append(
+                _litestream(f"{RESTORE_FROM}-{number}", arguments, [database], settings, storage, user, credentials)
+            )
+    return result
+
+
+def replicate(
+    settings: Settings,
+    replicas: Mapping[str, str],
+    storage: Storage,
+    user: User,
+    credentials: Credentials,
+    application_grace: int,
+) -> Object:
+    """The sidecar. As an ordinary container it sleeps, when the Pod ends, while the application may still write."""
+    arguments = litestream.replicate_arguments()
+    container = _litestream(REPLICATE, arguments, list(replicas), settings, storage, user, credentials)
+    if settings.sidecar == "native":
+        container["restartPolicy"] = "Always"
+    else:
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": max(application_grace, 1)}}}
+    if settings.metrics_port is not None:
+        container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
+    if (command := litestream.probe(settings)) is not None:
+        container["startupProbe"] = {
+            "exec": {"command": command},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 120,
+        }
+        container["livenessProbe"] = {
+            "exec": {"command": command},
+            "periodSeconds": 30,
+            "timeoutSeconds": 10,
+            "failureThreshold": 4,
+        }
+    return container
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How Litestream gets into the bucket: environment and, for a web identity, mounts of its token."""
+
+    environment: Sequence[Object]
+    mounts: Sequence[Object] = ()
+
+
+def _litestream(
+    name: str,
+    arguments: list[str],
+    databases: Sequence[str],
+    settings: Settings,
+    storage: Storage,
+    user: User,
+    credentials: Credentials,
+) -> Object:
+    limits = {"memory": settings.memory_limit.text}
+    if settings.cpu_limit is not None:
+        limits["cpu"] = settings.cpu_limit.text
+    # Nine tenths of the limit: the garbage collector works harder before the kernel has to kill.
+    memory = int(settings.memory_limit.amount * 9 / 10)
+    return {
+        "name": name,
+        "image": settings.image.reference,
+        "args": arguments,
+        "env": [*credentials.environment, {"name": "GOMEMLIMIT", "value": str(memory)}, *storage.environment],
+        "resources": {
+            "requests": {"cpu": settings.cpu_request.text, "memory": settings.memory_request.text},
+            "limits": limits,
+        },
+        "securityContext": security_context(user),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [volumes.config_mount(), *_mounts(storage, databases), *credentials.mounts],
+    }
+
+
+def _mounts(storage: Storage, databases: Sequence[str] | Mapping[str, str]) -> list[Object]:
+    """Each mount once, parents before what is mounted inside them."""
+    by_path = {storage.mounts[database]["mountPath"]: storage.mounts[database] for database in databases}
+    return sorted(by_path.values(), key=lambda mount: volumes.absolute(mount["mountPath"]).count("/"))

@@ -1,0 +1,67 @@
+"""Our fields laid over an object that may already have them: the first call adds, the second changes nothing.
+
+Between two calls, other webhooks and the API server's own admission set fields in the objects that we
+added (limits, pull policies, token mounts). What we did not set is kept; and what is already as it
+should be is returned as the very same object, so that the patch can skip it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from injector import values
+
+# Lists whose items have an identity, and the field that is it.
+KEYS = {"env": "name", "ports": "containerPort", "volumeMounts": "mountPath", "volumes": "name"}
+QUANTITIES = ("limits", "requests", "sizeLimit")
+
+
+def over(theirs: Any, ours: Any, name: str = "") -> Any:  # noqa: ANN401 (any JSON value)
+    """The value with our fields over theirs; `theirs` itself where that changes nothing.
+
+    Args:
+        theirs: what is there (None: nothing).
+        ours: what we want there.
+        name: of the field, which decides how lists are matched and quantities compared.
+    """
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return _over_object(theirs, ours, name)
+    if isinstance(ours, list) and isinstance(theirs, list):
+        merged = items(theirs, ours, name) if name in KEYS else [*map(over, theirs, ours)]
+        longer = name not in KEYS and len(theirs) != len(ours)
+        return ours if longer else _same(theirs, merged)
+    if type(ours) is type(theirs) and ours == theirs:
+        return theirs
+    return theirs if name in QUANTITIES and _equal_quantities(theirs, ours) else ours
+
+
+def _over_object(theirs: dict[str, Any], ours: Mapping[str, Any], name: str) -> dict[str, Any]:
+    merged = theirs
+    for key, wanted in ours.items():
+        there = theirs.get(key)
+        value = over(there, wanted, name if name in QUANTITIES else key)
+        if value is not there or key not in theirs:
+            merged = {**theirs, key: value} if merged is theirs else {**merged, key: value}
+    return merged
+
+
+def items(theirs: Sequence[dict[str, Any]], ours: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """A keyed list (see KEYS) with our items laid over those of the same key, and the missing ones at its end."""
+    key = KEYS[name]
+    wanted = {item[key]: item for item in ours}
+    present = {item.get(key) for item in theirs}
+    merged = [over(item, wanted[item[key]]) if item.get(key) in wanted else item for item in theirs]
+    return merged + [dict(item) for item in ours if item[key] not in present]
+
+
+def _same(theirs: list[Any], merged: list[Any]) -> list[Any]:
+    unchanged = len(theirs) == len(merged) and all(map(lambda a, b: a is b, theirs, merged))
+    return theirs if unchanged else merged
+
+
+def _equal_quantities(theirs: object, ours: object) -> bool:
+    try:
+        return values.quantity(str(theirs)).amount == values.quantity(str(ours)).amount
+    except ValueError:
+        return False

@@ -1,0 +1,105 @@
+"""What Litestream is told: its config file, flags and probes, for the release in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from injector.settings import Settings
+from injector.volumes import CONFIG_DIRECTORY
+
+CONFIG = f"{CONFIG_DIRECTORY}/litestream.yml"
+RESTORE_FROM_CONFIG = f"{CONFIG_DIRECTORY}/restore-from.yml"
+SOCKET = f"{CONFIG_DIRECTORY}/litestream.sock"
+BINARY = "/usr/local/bin/litestream"
+FINAL_SYNC_SECONDS = 30  # Litestream's own shutdown-sync-timeout, for each database
+
+# First releases with `info -socket` and with `restore -integrity-check`.
+HAS_INFO = (0, 5, 8)
+HAS_INTEGRITY_CHECK = (0, 5, 10)
+
+
+def config(settings: Settings, replicas: Mapping[str, str]) -> str:
+    """The Litestream config that replicates each database to its path in the bucket.
+
+    JSON, which is YAML: every text in it is quoted and escaped by its encoder.
+    """
+    whole: dict[str, Any] = {"logging": {"level": settings.log_level}}
+    if settings.metrics_port is not None:
+        whole["addr"] = f":{settings.metrics_port}"
+    if _is_03(settings):
+        times = {"snapshot-interval": settings.snapshot_interval.text, "retention": settings.retention.text}
+    else:
+        times = {}
+        whole["snapshot"] = {
+            "interval": settings.snapshot_interval.text,
+            "retention": settings.retention.text,
+        }
+        whole["socket"] = {"enabled": True, "path": SOCKET}
+        whole["shutdown-sync-timeout"] = f"{FINAL_SYNC_SECONDS}s"
+    whole["dbs"] = [
+        {
+            "path": database,
+            "replicas": [{**_bucket(settings), "path": path, "sync-interval": settings.sync_interval.text, **times}],
+        }
+        for database, path in replicas.items()
+    ]
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
+
+
+def _is_03(settings: Settings) -> bool:
+    return settings.litestream_version < (0, 5)
+
+
+def _bucket(settings: Settings) -> dict[str, Any]:
+    bucket: dict[str, Any] = {"type": "s3", "bucket": settings.bucket, "region": settings.region}
+    if settings.endpoint is not None:
+        bucket |= {"endpoint": settings.endpoint, "force-path-style": True}
+    return bucket
+
+
+def restore_arguments(settings: Settings, database: str) -> list[str]:
+    """Arguments that restore a database from its own replica, if it is missing."""
+    required = settings.restore == "required" and settings.restore_from is None
+    return [
+        "restore",
+        "-config",
+        CONFIG,
+        "-no-expand-env",
+        "-if-db-not-exists",
+        *([] if required else ["-if-replica-exists"]),
+        *_integrity_check(settings),
+        database,
+    ]
+
+
+def restore_from_arguments(settings: Settings, database: str) -> list[str]:
+    """Arguments that start a database, if it is still missing, from another replica, maybe at a point in time."""
+    at = ["-timestamp", settings.restore_timestamp] if settings.restore_timestamp else []
+    return [
+        "restore",
+        "-config",
+        RESTORE_FROM_CONFIG,
+        "-no-expand-env",
+        "-if-db-not-exists",
+        *at,
+        *_integrity_check(settings),
+        database,
+    ]
+
+
+def _integrity_check(settings: Settings) -> list[str]:
+    known = settings.litestream_version >= HAS_INTEGRITY_CHECK
+    return ["-integrity-check", settings.integrity_check] if known and settings.integrity_check != "none" else []
+
+
+def replicate_arguments() -> list[str]:
+    """Arguments of the sidecar."""
+    return ["replicate", "-config", CONFIG, "-no-expand-env"]
+
+
+def probe(settings: Settings) -> list[str] | None:
+    """The command that tells whether the sidecar is alive; None for releases that can't be asked."""
+    return [BINARY, "info", "-socket", SOCKET] if settings.litestream_version >= HAS_INFO else None

@@ -1,0 +1,90 @@
+"""The order of containers: restored before anyone writes, stopped after everyone but the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from injector import lay
+from injector.options import Options
+from injector.settings import Findings, Settings
+from injector.volumes import Object, Storage
+
+
+def placed(
+    there: list[Object],
+    ours: list[Object],
+    targets: Sequence[str],
+    storage: Storage,
+    asked: Settings,
+    options: Options,
+    findings: Findings,
+) -> list[Object]:
+    """The init containers with ours among them: restored before anyone writes, stopped after everyone but the proxy."""
+    order = [item["name"] for item in ours]
+    others = [item for item in there if item["name"] not in order]
+    front = len(others) if not asked.init_first else _front(others, targets, storage, options, findings)
+    ours_there = [item["name"] for item in there if item["name"] in order]
+    if ours_there:
+        before = [item["name"] for item in others[:front]]
+        names = [item["name"] for item in there]
+        first, last = names.index(ours_there[0]), names.index(ours_there[-1])
+        proxies_lead = all(names.index(name) < first for name in before if name in options.skip_containers)
+        targets_follow = all(names.index(name) > last for name in targets if name in names)
+        if ours_there == order and proxies_lead and targets_follow:
+            return laid(there, ours)
+    present = {item["name"]: item for item in there}
+    block = [laid([present[item["name"]]], [item])[0] if item["name"] in present else item for item in ours]
+    return others[:front] + block + others[front:]
+
+
+def _front(
+    others: Sequence[Object], targets: Sequence[str], storage: Storage, options: Options, findings: Findings
+) -> int:
+    """How many of the Pod's own init containers stay in front of ours.
+
+    Native sidecars that lead the list, and all up to the last native sidecar that is a network proxy: sidecars
+    stop in reverse order, and the final sync needs the proxy. None that uses a database may run before its restore.
+    """
+    users = [
+        item["name"] in targets or any(mount["name"] in storage.names for mount in item.get("volumeMounts") or [])
+        for item in others
+    ]
+    lead = 0
+    while lead < len(others) and others[lead].get("restartPolicy") == "Always" and not users[lead]:
+        lead += 1
+    proxy = max(
+        (
+            index + 1
+            for index, item in enumerate(others)
+            if item.get("restartPolicy") == "Always" and item["name"] in options.skip_containers
+        ),
+        default=0,
+    )
+    early = [
+        item["name"]
+        for item, uses in zip(others[:proxy], users, strict=False)
+        if uses and item["name"] not in options.skip_containers
+    ]
+    if not early:
+        return max(lead, proxy)
+    findings.warn(
+        f"init container {early[0]} uses a database and stands before the proxy {others[proxy - 1]['name']}: "
+        "Litestream goes before both, so that the restore comes first, and its final sync has no proxy; "
+        "put the proxy first"
+    )
+    return min(lead, next(index for index, item in enumerate(others) if item["name"] == early[0]))
+
+
+def laid(there: list[Object], ours: list[Object]) -> list[Object]:
+    """Our containers laid over those of the same name, missing ones at the end; another image is kept.
+
+    An image that another webhook has rewritten (to a mirror, to a digest) is the cluster's will.
+    """
+    wanted = {item["name"]: item for item in ours}
+    result = []
+    for item in there:
+        mine = wanted.pop(item["name"], None)
+        if mine is not None and item.get("image"):
+            mine = {key: value for key, value in mine.items() if key != "image"}
+        result.append(item if mine is None else lay.over(item, mine))
+    return result + list(wanted.values())

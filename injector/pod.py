@@ -1,0 +1,149 @@
+"""`inject`: a Pod → the same Pod with Litestream in it. Pure, and the same again when applied twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from injector import application, containers, lay, litestream, order, replica, settings, status, volumes
+from injector.annotations import LABEL, STATUS, group
+from injector.errors import InvalidPod, Violation
+from injector.options import Options
+from injector.replica import Identity
+from injector.settings import Findings, Settings
+from injector.volumes import Object, Storage
+
+SLACK_SECONDS = 5  # between the last final sync and SIGKILL
+# One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); the config is one.
+LONGEST_CONFIG = 120 * 1024
+
+
+class Injection(NamedTuple):
+    """An injected Pod, what its author should know, and what its replicas are.
+
+    `replicas` maps each database to its path in the bucket. `exclusive`: every path holds the Pod's own
+    stable name, so that no other Pod can write there.
+    """
+
+    pod: Object
+    warnings: list[str]
+    settings: Settings
+    replicas: dict[str, str]
+    exclusive: bool
+
+
+def inject(pod: Object, identity: Identity, options: Options) -> Injection:
+    """The Pod with Litestream in it; what is not ours stays the very same object.
+
+    Args:
+        pod: a Pod (or a Pod template) whose annotations ask for injection; already injected ones too.
+        identity: whose databases they are, for the paths of their replicas.
+        options: the operator's.
+
+    Raises:
+        InvalidPod: with every violation, and the warnings.
+    """
+    findings = Findings(group(options.variant))
+    metadata, spec = pod.get("metadata") or {}, pod["spec"]
+    own = settings.ours(metadata, findings.group)
+    asked = settings.read(own, options, findings)
+    earlier = status.read(own, findings)
+    if earlier is None and STATUS not in own:
+        _check_names(spec, findings)
+    targets = application.targets(spec, asked, earlier.containers if earlier else None, options, findings)
+    user = application.user(targets, spec, asked, options, findings)
+    storage = volumes.plan(spec, targets, asked, findings)
+    replicas = replica.paths(asked, identity, options.replica_prefix, findings)
+    sources = replica.sources(asked, identity, replicas, findings)
+    application.check(spec, targets, asked, identity, options, findings)
+    if findings.violations:
+        raise InvalidPod(findings.violations, findings.warnings)
+
+    grace = earlier.grace_period if earlier else application.grace(spec)
+    credentials = application.credentials(asked, targets)
+    first = [
+        containers.init(asked, replicas, sources, storage, user),
+        *containers.restores(asked, replicas, sources, storage, user, credentials),
+    ]
+    sidecar = containers.replicate(asked, replicas, storage, user, credentials, grace)
+    added = [volumes.config_volume(), *storage.volumes]
+    if len(first[0]["env"][0]["value"]) > LONGEST_CONFIG:
+        findings.deny(
+            "path",
+            None,
+            "names more databases than one Litestream config can hold: use fewer, or shorter paths",
+        )
+    if earlier:
+        expected = [item["name"] for item in [*first, sidecar, *added]]
+        status.check(own[STATUS], earlier, replicas, expected, _names(spec), findings)
+    if findings.violations:
+        raise InvalidPod(findings.violations, findings.warnings)
+
+    names = [target["name"] for target in targets]
+    native = asked.sidecar == "native"
+    init_containers = _with_mounts(spec.get("initContainers") or [], names, storage)
+    main_containers = _with_mounts(spec["containers"], names, storage)
+    changes: Object = {
+        "initContainers": order.placed(
+            init_containers, first + [sidecar] * native, names, storage, asked, options, findings
+        ),
+        "containers": main_containers if native else order.laid(main_containers, [sidecar]),
+        "volumes": lay.items(spec.get("volumes") or [], added, "volumes"),
+        "terminationGracePeriodSeconds": max(application.grace(spec), _needed_grace(grace, len(replicas))),
+    }
+    marks: Object = {
+        "annotations": {findings.key(STATUS): status.write(asked, replicas, names, grace)},
+        "labels": {findings.key(LABEL): "true"},
+    }
+    injected = {**pod, "metadata": lay.over(metadata, marks), "spec": _changed(spec, changes)}
+    exclusive = identity.stable_name is not None and _names_the_pod(asked.replica_path, identity)
+    return Injection(injected, findings.warnings, asked, replicas, exclusive)
+
+
+def _changed(spec: Object, changes: Object) -> Object:
+    """The spec with other values; a list whose items all stayed the same stays the same list."""
+    kept: Object = {}
+    for key, value in changes.items():
+        there = spec.get(key)
+        same = (
+            isinstance(value, list) and there is not None and len(there) == len(value) and all(map(_is, there, value))
+        )
+        if not same and value != there:
+            kept[key] = value
+    return {**spec, **kept} if kept else spec
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def _needed_grace(application: int, databases: int) -> int:
+    """The application's own grace and then a final sync of each database, one after another, in seconds."""
+    return application + databases * litestream.FINAL_SYNC_SECONDS + SLACK_SECONDS
+
+
+def _names_the_pod(template: str, identity: Identity) -> bool:
+    own = [f"{{{key}}}" for key, text in identity.known.items() if text == identity.stable_name]
+    return any(placeholder in template for placeholder in own if placeholder != "{namespace}")
+
+
+def _names(spec: Mapping[str, Any]) -> list[str]:
+    """Names of all containers and volumes."""
+    lists = ("initContainers", "containers", "volumes")
+    return [item["name"] for key in lists for item in spec.get(key) or []]
+
+
+def _check_names(spec: Mapping[str, Any], findings: Findings) -> None:
+    for key in ("initContainers", "containers", "ephemeralContainers", "volumes"):
+        findings.violations.extend(
+            Violation(f"spec.{key}", item["name"], "is a name that the webhook keeps for its own: rename it")
+            for item in spec.get(key) or []
+            if item["name"].startswith(volumes.PREFIX)
+        )
+
+
+def _with_mounts(items: list[Object], targets: Sequence[str], storage: Storage) -> list[Object]:
+    if not storage.target_mounts:
+        return items
+    mounts: Object = {"volumeMounts": storage.target_mounts}
+    return [lay.over(item, mounts) if item["name"] in targets else item for item in items]

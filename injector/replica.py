@@ -1,0 +1,224 @@
+"""Whose databases these are, and so where their replicas live: a path that outlives each Pod and that no one shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from injector import values
+from injector.annotations import BY_KEY
+from injector.settings import Findings, Settings
+
+DEFAULT_TEMPLATE = BY_KEY["replica-path"].default
+ROLLOUT_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
+# Groups and kinds whose Pods' names and lives are known; every other controller needs an explicit path.
+KNOWN_OWNERS = {
+    ("apps", "ReplicaSet"),
+    ("apps", "StatefulSet"),
+    ("apps", "DaemonSet"),
+    ("batch", "Job"),
+}
+
+
+class Identity(NamedTuple):
+    """What stays the same from one life of a Pod to the next.
+
+    `known` maps placeholders of the replica path to their text; `unknown` maps each of the others to why it
+    has none, in words for the author. `example` is a path to suggest. `stable_name` is the Pod's own name
+    where a new Pod of the same name is the same one again, else None.
+    """
+
+    namespace: str
+    known: Mapping[str, str]
+    unknown: Mapping[str, str]
+    example: str
+    stable_name: str | None = None
+
+
+def of_pod(pod: Mapping[str, Any], namespace: str) -> Identity:
+    """The identity of a Pod, from its controller or its own name.
+
+    Args:
+        pod: the Pod.
+        namespace: of the request, as a Pod's own may still be empty.
+    """
+    metadata = pod.get("metadata") or {}
+    name = metadata.get("name") or ""
+    prefix = metadata.get("generateName") or ""
+    owner = controller(metadata)
+    if owner is None:
+        if name and not (prefix and name.startswith(prefix)):
+            return _identity(namespace, "pod", name, pod=name)
+        return _unidentified(
+            namespace, "the Pod has neither an owner nor a name of its own, so its next life has another"
+        )
+    group, kind = owner["apiVersion"].rpartition("/")[0], owner["kind"]
+    if (group, kind) not in KNOWN_OWNERS:
+        return _unidentified(namespace, f"the Pod's controller, {kind} of {group or 'v1'}, is not a known one")
+    if kind == "StatefulSet":
+        return of_stateful_pod(namespace, name)
+    if kind == "DaemonSet":
+        return of_daemon(namespace, owner["name"], _node(pod))
+    if kind == "Job":
+        return _identity(namespace, "job", owner["name"])
+    return of_replica_set(namespace, owner["name"], metadata.get("labels") or {})
+
+
+def controller(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The owner reference of an object's controller, if it has one."""
+    references = metadata.get("ownerReferences") or []
+    return next((reference for reference in references if reference.get("controller")), None)
+
+
+def of_deployment(namespace: str, name: str) -> Identity:
+    """The identity that all Pods of a Deployment share, one after the other."""
+    return _identity(namespace, "deployment", name)
+
+
+def of_replica_set(namespace: str, name: str, labels: Mapping[str, str]) -> Identity:
+    """Of a ReplicaSet's Pods: its Deployment's (or Rollout's) where a label tells the hash in its name."""
+    for label in ROLLOUT_HASHES:
+        suffix = "-" + labels.get(label, "")
+        if len(suffix) > 1 and name.endswith(suffix) and name != suffix:
+            return of_deployment(namespace, name.removesuffix(suffix))
+    return _identity(namespace, "replicaset", name)
+
+
+def of_stateful_pod(namespace: str, pod_name: str) -> Identity:
+    """Of one Pod of a StatefulSet: its name is given back to its successor."""
+    return _identity(namespace, "statefulset", pod_name, pod=pod_name)
+
+
+def of_daemon(namespace: str, name: str, node: str | None) -> Identity:
+    """Of a DaemonSet's Pod on one node."""
+    identity = _identity(namespace, "daemonset", name)
+    example = f"{{namespace}}/daemonset/{name}/{{node}}/{{database}}"
+    if node is None:
+        return identity._replace(example=example)
+    return identity._replace(
+        known={**identity.known, "node": node},
+        unknown={key: why for key, why in identity.unknown.items() if key != "node"},
+        example=example,
+    )
+
+
+def of_job(namespace: str, name: str) -> Identity:
+    """Of a Job's Pods; a nameless Job is another one each time."""
+    if not name:
+        return _unidentified(namespace, "the Job has a generateName only, so its next run has another name")
+    return _identity(namespace, "job", name)
+
+
+def of_cron_job(namespace: str, name: str) -> Identity:
+    """Of a CronJob's Pods: each run is a Job of another name."""
+    return _unidentified(
+        namespace,
+        "a CronJob's Jobs have another name at every run",
+        f"{{namespace}}/cronjob/{name or 'my-job'}/{{database}}",
+    )
+
+
+def _identity(namespace: str, kind: str, workload: str, pod: str | None = None) -> Identity:
+    known = {"namespace": namespace, "kind": kind, "workload": workload}
+    unknown = {"node": "only the Pods of a DaemonSet belong to a node"}
+    if pod is None:
+        unknown["pod"] = f"a Pod of this {kind} has another name in its next life"
+    else:
+        known["pod"] = pod
+    return Identity(namespace, known, unknown, "{namespace}/{kind}/{workload}/{database}", pod)
+
+
+def _unidentified(namespace: str, why: str, example: str = "{namespace}/my-app/{database}") -> Identity:
+    unknown = dict.fromkeys(("kind", "workload", "pod", "node"), why)
+    return Identity(namespace, {"namespace": namespace}, unknown, example)
+
+
+def _node(pod: Mapping[str, Any]) -> str | None:
+    """The node that a DaemonSet's controller chose: an affinity for `metadata.name`, one name in each term."""
+    affinity = ((pod.get("spec") or {}).get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    names = {
+        name
+        for term in required.get("nodeSelectorTerms") or []
+        for match in term.get("matchFields") or []
+        if match.get("key") == "metadata.name" and match.get("operator") == "In"
+        for name in match.get("values") or []
+    }
+    return names.pop() if len(names) == 1 else None
+
+
+def paths(settings: Settings, identity: Identity, prefix: str, findings: Findings) -> dict[str, str]:
+    """The path in the bucket of each database's replica; what is wrong goes to the findings.
+
+    Args:
+        settings: with the databases and the template.
+        identity: of the Pod.
+        prefix: the operator's REPLICA_PREFIX, put in front.
+        findings: takes violations of `replica-path`.
+    """
+    if "replica-path" in settings.broken:
+        return {}
+    start = f"{prefix}/" if prefix else ""
+    return {
+        database: start + path
+        for database, path in _fill("replica-path", settings.replica_path, settings, identity, findings).items()
+    }
+
+
+def sources(settings: Settings, identity: Identity, own: Mapping[str, str], findings: Findings) -> dict[str, str]:
+    """The path in the bucket of the replica that each database starts from (`restore-from`); {} if none."""
+    if settings.restore_from is None or "restore-from" in settings.broken:
+        return {}
+    found = _fill("restore-from", settings.restore_from, settings, identity, findings)
+    if any(own.get(database) == source for database, source in found.items()):
+        findings.deny(
+            "restore-from",
+            settings.restore_from,
+            f"is the Pod's own replica: give the Pod a new {findings.key('replica-path')}, so that what is there now "
+            "stays as it is",
+        )
+    return found
+
+
+def _fill(key: str, template: str, settings: Settings, identity: Identity, findings: Findings) -> dict[str, str]:
+    """A template filled for each database; {} (and a violation) where it can't be."""
+    missing = [name for name in identity.unknown if f"{{{name}}}" in template]
+    if missing:
+        reasons = "; ".join(dict.fromkeys(identity.unknown[name] for name in missing))
+        what = ", ".join(f"{{{name}}}" for name in missing)
+        value = template if key in settings.given else None
+        findings.deny(
+            key,
+            value,
+            f"{what} can't be told here ({reasons}): write a path of your own, such as {identity.example}",
+        )
+        return {}
+    filled: dict[str, str] = {}
+    for database in settings.path:
+        path = template
+        for name, text in identity.known.items():
+            path = path.replace(f"{{{name}}}", text)
+        filled[database] = path.replace("{database}", database[1:])
+    wrong = {why for path in filled.values() if (why := values.wrong_replica_path(path)) is not None}
+    if wrong:
+        findings.deny(key, template, f"gives a path that {'; '.join(sorted(wrong))}")
+    shared = _shared(filled)
+    if shared:
+        findings.deny(
+            key,
+            template,
+            f"gives {' and '.join(shared)} one replica, which would destroy it: add {{database}}",
+        )
+    return filled
+
+
+def _shared(filled: Mapping[str, str]) -> list[str]:
+    """Databases whose replica paths are equal or lie one inside the other."""
+    return [
+        database
+        for database, path in filled.items()
+        if any(
+            other != database and (path == taken or path.startswith(taken + "/") or taken.startswith(path + "/"))
+            for other, taken in filled.items()
+        )
+    ]

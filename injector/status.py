@@ -1,0 +1,91 @@
+"""The webhook's marks on a Pod: what it injected and for whom, so that a second call knows of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from injector import __version__
+from injector.annotations import STATUS
+from injector.settings import Findings, Settings
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The annotation `status`, as JSON.
+
+    `databases` maps each database to the path of its replica in the bucket, `containers` names those that
+    use them, `grace_period` is the application's own, in seconds, before the webhook raised it.
+    """
+
+    version: str
+    image: str
+    bucket: str
+    endpoint: str | None
+    databases: dict[str, str]
+    containers: list[str]
+    grace_period: int
+
+
+def write(settings: Settings, replicas: Mapping[str, str], containers: Sequence[str], grace_period: int) -> str:
+    """The annotation's text."""
+    status = Status(
+        __version__,
+        settings.image.reference,
+        settings.bucket,
+        settings.endpoint,
+        dict(replicas),
+        list(containers),
+        grace_period,
+    )
+    return msgspec.json.encode(status).decode()
+
+
+def read(own: Mapping[str, Any], findings: Findings) -> Status | None:
+    """The status of an earlier call, or None. One that does not parse is a violation."""
+    text = own.get(STATUS)
+    if text is None:
+        return None
+    try:
+        status = msgspec.json.decode(text, type=Status)
+        if status.grace_period < 0:
+            raise ValueError("a negative grace period")
+    except (ValueError, TypeError, RecursionError):
+        deny(text, "is not what the webhook writes there", findings)
+        return None
+    return status
+
+
+def check(
+    text: str,
+    status: Status,
+    replicas: Mapping[str, str],
+    expected: Sequence[str],
+    present: Sequence[str],
+    findings: Findings,
+) -> None:
+    """A status is believed only if the Pod bears it out.
+
+    Args:
+        text: the annotation's.
+        status: as parsed from it.
+        replicas: of the Pod, by its other annotations.
+        expected: names of the containers and volumes that an injected Pod has.
+        present: names of the containers and volumes that this Pod has.
+        findings: takes a violation where they differ.
+    """
+    missing = [name for name in [*expected, *status.containers] if name not in set(present)]
+    if missing:
+        deny(text, f"speaks of {', '.join(sorted(set(missing)))[:200]}, which the Pod does not have", findings)
+    elif status.databases != replicas:
+        deny(text, "was written for other databases or another workload", findings)
+
+
+def deny(text: object, why: str, findings: Findings) -> None:
+    """The violation of a status that can't be believed."""
+    findings.deny(
+        STATUS,
+        str(text),
+        f"{why}; the webhook alone writes it: remove it, and all containers and volumes named litestream-hook-…",
+    )

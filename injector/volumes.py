@@ -1,0 +1,246 @@
+"""Where the databases live: the volumes that the application mounts, or new ones, and the mounts for Litestream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from injector.errors import quoted
+from injector.settings import Findings, Settings
+from injector.values import SIDE_FILES
+
+Object = dict[str, Any]
+
+PREFIX = "litestream-hook-"
+CONFIG_VOLUME = "litestream-hook-config"
+CONFIG_DIRECTORY = "/etc/litestream"
+STORAGE_VOLUME = "litestream-hook-storage"
+READ_ONLY_SOURCES = ("configMap", "secret", "downwardAPI", "projected", "image")
+FLEETING_SOURCES = ("emptyDir", "ephemeral")
+# Where images keep an application's own files: an empty volume there would hide them.
+APPLICATION_DIRECTORIES = (
+    "/app",
+    "/code",
+    "/home",
+    "/opt",
+    "/root",
+    "/srv",
+    "/var",
+    "/var/lib",
+    "/var/www",
+    "/var/www/html",
+    "/workspace",
+)
+_VARIABLE = re.compile(r"\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
+
+
+@dataclass
+class Storage:
+    """What the databases need: new volumes, their mounts for the application, Litestream's mounts and environment."""
+
+    volumes: list[Object] = field(default_factory=list)
+    target_mounts: list[Object] = field(default_factory=list)
+    mounts: dict[str, Object] = field(default_factory=dict)  # by database
+    environment: list[Object] = field(default_factory=list)  # what a subPathExpr refers to
+    names: set[str] = field(default_factory=set)  # of all volumes that hold a database
+
+
+def config_volume() -> Object:
+    """The volume of config and control socket: in memory, for a few kilobytes."""
+    return {"name": CONFIG_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+
+
+def config_mount() -> Object:
+    """Its mount, in all injected containers and in no other."""
+    return {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY}
+
+
+def plan(
+    spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]], settings: Settings, findings: Findings
+) -> Storage:
+    """Finds or makes a volume for each database.
+
+    Args:
+        spec: the Pod's.
+        targets: the containers that use the databases.
+        settings: with the databases and the size of new volumes.
+        findings: takes what makes a mount unusable, and warnings about hidden files.
+    """
+    storage = Storage()
+    if "path" in settings.broken or not targets:
+        return storage
+    volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    new: dict[str, Object] = {}
+    for database in settings.path:
+        found = list(_application_mounts(database, targets))
+        if found:
+            mount = _reuse(database, found, volumes, settings, findings, storage)
+        else:
+            directory = database.rpartition("/")[0]
+            if directory not in new:
+                new[directory] = _new_mount(directory, len(new))
+                _warn_of_hidden_files(directory, targets, findings)
+            mount = new[directory]
+            if settings.restore == "off":
+                _deny_off(database, "is on a new, empty volume", findings)
+        if mount is not None:
+            storage.mounts[database] = mount
+            storage.names.add(mount["name"])
+    storage.target_mounts = list(new.values())
+    storage.volumes = [
+        {"name": mount["name"], "emptyDir": {"sizeLimit": settings.storage.text}} for mount in new.values()
+    ]
+    if "storage" in settings.given and not new:
+        findings.warn(f"{findings.key('storage')} has no effect: the application's own volumes hold every database")
+    return storage
+
+
+def _new_mount(directory: str, number: int) -> Object:
+    return {"name": STORAGE_VOLUME + (f"-{number}" if number else ""), "mountPath": directory}
+
+
+def _deny_off(database: str, where: str, findings: Findings) -> None:
+    findings.deny(
+        "restore",
+        "off",
+        f'{quoted(database)} {where}, so every new Pod would start without its rows: write "if-exists"',
+    )
+
+
+def absolute(path: str) -> str:
+    """A mount path in its normal form, as the kubelet takes it: from the root, no `//`, no `/` at the end."""
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _application_mounts(
+    database: str, targets: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(container, mount) of each target that mounts something at a parent of the database, or at the database."""
+    for target in targets:
+        found = [
+            mount
+            for mount in target.get("volumeMounts") or []
+            if not mount["name"].startswith(PREFIX) and _covers(absolute(mount["mountPath"]), database)
+        ]
+        if found:
+            yield target, max(found, key=lambda mount: len(absolute(mount["mountPath"])))
+
+
+def _covers(at: str, database: str) -> bool:
+    return at == "/" or database == at or database.startswith(at + "/") or at in _side_files(database)
+
+
+def _side_files(database: str) -> list[str]:
+    return [database + side for side in SIDE_FILES]
+
+
+def _reuse(
+    database: str,
+    found: list[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    volumes: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+    findings: Findings,
+    storage: Storage,
+) -> Object | None:
+    """Litestream's mount of what the application mounts for this database, or None and a violation."""
+    for container, mount in found:
+        if absolute(mount["mountPath"]) in (database, *_side_files(database)):
+            findings.deny(
+                "path",
+                database,
+                f"container {container['name']} mounts volume {mount['name']} at the file itself, but SQLite keeps "
+                f"further files beside it: mount the directory {quoted(database.rpartition('/')[0])} instead",
+            )
+            return None
+    writable = [(container, mount) for container, mount in found if _writable(mount, volumes.get(mount["name"], {}))]
+    if not writable:
+        container, mount = found[0]
+        findings.deny(
+            "path",
+            database,
+            f"container {container['name']} mounts volume {mount['name']} at {quoted(mount['mountPath'])} read-only, "
+            "and a replica needs to be written beside the database: mount it writable, or name another path",
+        )
+        return None
+    places = {_place(database, container, mount): (container, mount) for container, mount in writable}
+    if len(places) > 1:
+        (one, first), (other, second) = list(places.values())[:2]
+        findings.deny(
+            "path",
+            database,
+            f"containers {one['name']} and {other['name']} mount different volumes there ({first['name']}, "
+            f"{second['name']}): write in {findings.key('containers')} the one that uses the database",
+        )
+        return None
+    container, mount = writable[0]
+    source = next((kind for kind in FLEETING_SOURCES if volumes.get(mount["name"], {}).get(kind) is not None), None)
+    if settings.restore == "off" and source:
+        _deny_off(database, f"is on the {source} volume {mount['name']}", findings)
+    copy = {key: mount[key] for key in ("name", "subPath", "subPathExpr") if mount.get(key)}
+    copy["mountPath"] = absolute(mount["mountPath"])
+    if "subPathExpr" in copy:
+        _copy_environment(database, copy["subPathExpr"], container, findings, storage)
+    return copy
+
+
+def _writable(mount: Mapping[str, Any], volume: Mapping[str, Any]) -> bool:
+    if mount.get("readOnly"):
+        return False
+    return not any(
+        kind in READ_ONLY_SOURCES or (isinstance(source, dict) and source.get("readOnly") is True)
+        for kind, source in volume.items()
+        if source is not None and kind != "name"
+    )
+
+
+def _place(database: str, container: Mapping[str, Any], mount: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where the database lies in its volume: equal for two mounts that show the same file."""
+    below = database[len(absolute(mount["mountPath"]).rstrip("/")) :]
+    if expression := mount.get("subPathExpr"):
+        variables = [
+            str(entry) for entry in container.get("env") or [] if entry["name"] in _VARIABLE.findall(expression)
+        ]
+        return (mount["name"], absolute(expression + below), *variables)
+    return (mount["name"], absolute((mount.get("subPath") or "") + below))
+
+
+def _copy_environment(
+    database: str, expression: str, container: Mapping[str, Any], findings: Findings, storage: Storage
+) -> None:
+    """Gives Litestream the variables that a subPathExpr refers to, and those that they refer to."""
+    environment = {entry["name"]: entry for entry in container.get("env") or []}
+    known = {entry["name"] for entry in storage.environment}
+    wanted = list(dict.fromkeys(_VARIABLE.findall(expression)))
+    needed: list[Object] = []
+    while wanted:
+        name = wanted.pop()
+        entry = environment.get(name)
+        if entry is None:
+            findings.deny(
+                "path",
+                database,
+                f"container {container['name']} mounts it with subPathExpr {quoted(expression)}, whose variable {name} "
+                "is not in its env (envFrom can't be followed): set it there",
+            )
+        elif name not in known:
+            known.add(name)
+            needed.insert(0, dict(entry))
+            wanted += _VARIABLE.findall(entry.get("value") or "")
+    # In the container's own order: a variable can refer to earlier ones only.
+    order = list(environment)
+    storage.environment += sorted(needed, key=lambda entry: order.index(entry["name"]))
+
+
+def _warn_of_hidden_files(directory: str, targets: Sequence[Mapping[str, Any]], findings: Findings) -> None:
+    for target in targets:
+        places = [target.get("workingDir") or "", *(target.get("command") or [])[:1]]
+        inside = [place for place in places if place == directory or place.startswith(directory + "/")]
+        if inside or directory in APPLICATION_DIRECTORIES:
+            findings.warn(
+                f"{directory} of container {target['name']} becomes an empty volume, which hides what the image has "
+                f"there: if that holds files of the application, keep databases in a directory of their own, such as "
+                "/data"
+            )
+            return
