@@ -1,0 +1,110 @@
+"""AdmissionReview of admission.k8s.io/v1: what the API server sends, and the answers it understands."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+
+from injector.errors import BadReview, Violation
+
+API_VERSION = "admission.k8s.io/v1"
+# Kubernetes cuts warnings at 256 characters once all of them together pass 4096.
+LONGEST_WARNING = 1024
+
+
+class GroupVersionKind(TypedDict):
+    """metav1.GroupVersionKind."""
+
+    group: NotRequired[str]
+    version: NotRequired[str]
+    kind: str
+
+
+class Request(TypedDict):
+    """The part of an AdmissionRequest that is read."""
+
+    uid: str
+    kind: GroupVersionKind
+    operation: str
+    subResource: NotRequired[str | None]
+    name: NotRequired[str | None]
+    namespace: NotRequired[str | None]
+    dryRun: NotRequired[bool | None]
+    object: NotRequired[dict[str, Any] | None]
+    oldObject: NotRequired[dict[str, Any] | None]
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    kind: str
+    api_version: str
+    request: Request | None = None
+
+
+_decoder = msgspec.json.Decoder(_Review)
+_encoder = msgspec.json.Encoder()
+
+
+def read(body: bytes) -> Request:
+    """The request in an AdmissionReview.
+
+    Raises:
+        BadReview: for anything else, in one sentence.
+    """
+    try:
+        review = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise BadReview(f"not an AdmissionReview of {API_VERSION}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadReview(f"not JSON: {error}") from None
+    except RecursionError:
+        raise BadReview("not JSON that can be read: nested too deeply") from None
+    if (review.kind, review.api_version) != ("AdmissionReview", API_VERSION):
+        raise BadReview(f"not an AdmissionReview of {API_VERSION}, by its kind and apiVersion")
+    if review.request is None or not review.request["uid"]:
+        raise BadReview("the AdmissionReview has no request with a uid")
+    return review.request
+
+
+def allowed(uid: str, warnings: Sequence[str] = (), audit: Mapping[str, str] | None = None) -> bytes:
+    """The answer that lets an object pass as it is."""
+    return _answer(uid, True, warnings, audit)
+
+
+def patched(
+    uid: str, operations: Sequence[Mapping[str, Any]], warnings: Sequence[str], audit: Mapping[str, str]
+) -> bytes:
+    """The answer that lets an object pass with a JSON Patch (RFC 6902) applied to it."""
+    if not operations:
+        return allowed(uid, warnings, audit)
+    patch = base64.b64encode(_encoder.encode(operations)).decode()
+    return _answer(uid, True, warnings, audit, patchType="JSONPatch", patch=patch)
+
+
+def denied(
+    uid: str, code: int, message: str, violations: Sequence[Violation] = (), warnings: Sequence[str] = ()
+) -> bytes:
+    """The answer that refuses an object, with the HTTP code and message that its author is shown.
+
+    The status has no `reason`: with one, kubectl prints only a part of the message.
+    """
+    status: dict[str, Any] = {"status": "Failure", "code": code, "message": message}
+    if violations:
+        causes = [{"field": violation.field, "message": str(violation)} for violation in violations]
+        status["details"] = {"causes": causes}
+    return _answer(uid, False, warnings, None, status=status)
+
+
+def _answer(
+    uid: str,
+    is_allowed: bool,  # noqa: FBT001 (the wire's own word)
+    warnings: Sequence[str],
+    audit: Mapping[str, str] | None,
+    **rest: Any,  # noqa: ANN401 (fields of the AdmissionResponse)
+) -> bytes:
+    response: dict[str, Any] = {"uid": uid, "allowed": is_allowed, **rest}
+    if warnings:
+        response["warnings"] = [warning[:LONGEST_WARNING] for warning in warnings]
+    if audit:
+        response["auditAnnotations"] = dict(audit)
+    return _encoder.encode({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})

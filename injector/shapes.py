@@ -1,0 +1,191 @@
+"""Shapes of the Kubernetes objects that we read: only the fields that we touch, without behaviour.
+
+An API server never sends anything else, but files and hostile callers do, so objects are checked against
+these shapes before they are read. Pods stay plain dicts: fields not named here pass through untouched.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+
+Names = dict[str, str]
+
+
+class OwnerReference(TypedDict):
+    """metav1.OwnerReference."""
+
+    apiVersion: str
+    kind: str
+    name: str
+    controller: NotRequired[bool | None]
+
+
+class ObjectMeta(TypedDict, total=False):
+    """metav1.ObjectMeta."""
+
+    name: str | None
+    generateName: str | None
+    namespace: str | None
+    annotations: Names | None
+    labels: Names | None
+    ownerReferences: list[OwnerReference] | None
+    deletionTimestamp: str | None
+
+
+class SecurityContext(TypedDict, total=False):
+    """core/v1 SecurityContext and PodSecurityContext."""
+
+    runAsUser: int | None
+    runAsGroup: int | None
+    seLinuxOptions: dict[str, Any] | None
+
+
+class VolumeMount(TypedDict):
+    """core/v1 VolumeMount."""
+
+    name: str
+    mountPath: str
+    subPath: NotRequired[str | None]
+    subPathExpr: NotRequired[str | None]
+    readOnly: NotRequired[bool | None]
+
+
+class EnvVar(TypedDict):
+    """core/v1 EnvVar."""
+
+    name: str
+    value: NotRequired[str | None]
+
+
+class ContainerPort(TypedDict, total=False):
+    """core/v1 ContainerPort."""
+
+    containerPort: int
+
+
+class Container(TypedDict):
+    """core/v1 Container."""
+
+    name: str
+    image: NotRequired[str | None]
+    command: NotRequired[list[str] | None]
+    workingDir: NotRequired[str | None]
+    restartPolicy: NotRequired[str | None]
+    env: NotRequired[list[EnvVar] | None]
+    ports: NotRequired[list[ContainerPort] | None]
+    volumeMounts: NotRequired[list[VolumeMount] | None]
+    securityContext: NotRequired[SecurityContext | None]
+
+
+class Volume(TypedDict):
+    """core/v1 Volume: its source stands beside its name."""
+
+    name: str
+
+
+class NodeSelectorRequirement(TypedDict, total=False):
+    """core/v1 NodeSelectorRequirement."""
+
+    key: str
+    operator: str
+    values: list[str] | None
+
+
+class NodeSelectorTerm(TypedDict, total=False):
+    """core/v1 NodeSelectorTerm."""
+
+    matchFields: list[NodeSelectorRequirement] | None
+
+
+class NodeSelector(TypedDict, total=False):
+    """core/v1 NodeSelector."""
+
+    nodeSelectorTerms: list[NodeSelectorTerm] | None
+
+
+class NodeAffinity(TypedDict, total=False):
+    """core/v1 NodeAffinity."""
+
+    requiredDuringSchedulingIgnoredDuringExecution: NodeSelector | None
+
+
+class Affinity(TypedDict, total=False):
+    """core/v1 Affinity."""
+
+    nodeAffinity: NodeAffinity | None
+
+
+class PodOS(TypedDict, total=False):
+    """core/v1 PodOS."""
+
+    name: str
+
+
+class PodSpec(TypedDict):
+    """core/v1 PodSpec."""
+
+    containers: list[Container]
+    initContainers: NotRequired[list[Container] | None]
+    ephemeralContainers: NotRequired[list[Container] | None]
+    volumes: NotRequired[list[Volume] | None]
+    securityContext: NotRequired[SecurityContext | None]
+    terminationGracePeriodSeconds: NotRequired[int | None]
+    affinity: NotRequired[Affinity | None]
+    os: NotRequired[PodOS | None]
+
+
+class Pod(TypedDict):
+    """core/v1 Pod and PodTemplateSpec."""
+
+    metadata: NotRequired[ObjectMeta | None]
+    spec: PodSpec
+
+
+class Strategy(TypedDict, total=False):
+    """apps/v1 DeploymentStrategy."""
+
+    type: str | None
+
+
+class JobSpec(TypedDict):
+    """batch/v1 JobSpec."""
+
+    template: Pod
+    parallelism: NotRequired[int | None]
+
+
+class JobTemplate(TypedDict):
+    """batch/v1 JobTemplateSpec."""
+
+    metadata: NotRequired[ObjectMeta | None]
+    spec: JobSpec
+
+
+class WorkloadSpec(TypedDict, total=False):
+    """What the specs of Deployments, StatefulSets, ReplicaSets, DaemonSets, Jobs and CronJobs have in common."""
+
+    replicas: int | None
+    strategy: Strategy | None
+    parallelism: int | None
+    concurrencyPolicy: str | None
+    template: Pod
+    jobTemplate: JobTemplate
+
+
+class Workload(TypedDict):
+    """A workload: an object with a Pod template somewhere in its spec."""
+
+    metadata: NotRequired[ObjectMeta | None]
+    spec: WorkloadSpec
+
+
+def wrong(value: object, shape: Any) -> tuple[str, str] | None:  # noqa: ANN401 (a TypedDict)
+    """Where and how a value is not of a shape: (`spec.containers[…].name`, `Expected str, got int`), or None."""
+    try:
+        msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        return where.rstrip("`").lstrip(".").replace("[...]", "[…]"), what.replace("`", "")
+    except RecursionError:
+        return "", "nested too deeply"
+    return None
