@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from injector import GROUP, values
@@ -33,10 +33,10 @@ ANNOTATIONS = (
     Annotation("replica-path", "{namespace}/{kind}/{workload}/{database}", values.replica_template,
                "path in the bucket, with the placeholders `{namespace}`, `{kind}`, `{workload}`, `{pod}`, `{node}` "
                "and `{database}` (the database's path without the leading slash)"),
-    Annotation("image", "DEFAULT_IMAGE", values.image, "Litestream image"),
+    Annotation("image", "litestream/litestream:0.5.17", values.image, "Litestream image"),
     Annotation("litestream-version", None, values.one_of("0.3", "0.5"),
                "`0.3` or `0.5`: format of config and flags; by default what the image's tag says, else 0.5"),
-    Annotation("init-image", "INIT_IMAGE", values.image, "image with a shell that writes the config"),
+    Annotation("init-image", "busybox:1.37", values.image, "image with a shell that writes the config"),
     Annotation("storage", "1Gi", values.size, "size limit of each volume that is added for databases"),
     Annotation("containers", None, values.container_names,
                "containers that use the databases, comma-separated; by default all of `spec.containers` "
@@ -88,9 +88,14 @@ def similar(word: str, words: list[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def table() -> str:
-    """The annotations as a Markdown table, for the README and the command line."""
+def table(defaults: Mapping[str, str] | None = None) -> str:
+    """The annotations as a Markdown table, for the README and the command line.
+
+    Args:
+        defaults: the operator's, by key, where they replace the table's own.
+    """
     rows = ["| key | default | meaning |", "| --- | --- | --- |"]
-    for key, default, _, meaning in ANNOTATIONS:
+    for key, own_default, _, meaning in ANNOTATIONS:
+        default = (defaults or {}).get(key, own_default)
         rows.append(f"| `{key}` | {f'`{default}`' if default else ''} | {meaning} |")
     return "\n".join(rows)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from injector import values
+from injector.annotations import BY_KEY
 from injector.errors import InvalidOptions, quoted
 
-DEFAULT_IMAGE = "litestream/litestream:0.5.17"
-INIT_IMAGE = "busybox:1.37"
+DEFAULT_IMAGE = BY_KEY["image"].default or ""
+INIT_IMAGE = BY_KEY["init-image"].default or ""
 PROXIES = (
     "istio-proxy",
     "linkerd-proxy",

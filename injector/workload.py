@@ -44,6 +44,32 @@ def template(key: tuple[str, str], workload: Mapping[str, Any]) -> dict[str, Any
     return found if isinstance(found, dict) else {}
 
 
+def with_template(key: tuple[str, str], workload: dict[str, Any], pod: dict[str, Any]) -> dict[str, Any]:
+    """The workload with another Pod template; the rest stays the very same objects."""
+
+    def put(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        return {**found, names[0]: put(found[names[0]], names[1:])} if names else pod
+
+    return put(workload, TEMPLATES[key])
+
+
+def own_replica_each(key: tuple[str, str], workload: Mapping[str, Any], path: str) -> Violation | None:
+    """Why one template can't be injected for all Pods of a workload: each has a replica of its own.
+
+    The webhook injects each Pod when it is made; a manifest has but one template for all.
+    """
+    spec = workload.get("spec") or {}
+    many = key[1] == "StatefulSet" and _number(spec.get("replicas")) != 1 and ("{pod}" in path or "{workload}" in path)
+    if many or (key[1] == "DaemonSet" and "{node}" in path):
+        return Violation(
+            "replica-path",
+            path,
+            f"gives each Pod of this {key[1]} a replica of its own, which a template for all of them can't name: "
+            "let the webhook inject them",
+        )
+    return None
+
+
 def checked_elsewhere(workload: Mapping[str, Any]) -> bool:
     """Whether a controller that is itself checked made this workload: it is not reported twice."""
     owner = replica.controller(workload.get("metadata") or {})

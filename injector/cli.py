@@ -1,0 +1,242 @@
+"""The command line: `python -m injector inject|check|annotations|serve`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from injector import __version__, manifests, options, replica, settings, shapes, workload
+from injector.annotations import group as group_of
+from injector.annotations import table
+from injector.errors import InvalidOptions, InvalidPod, Violation, quoted
+from injector.manifests import Document
+from injector.options import Options
+from injector.patch import Operation, diff
+from injector.pod import inject
+from injector.webhook import POD, malformed
+
+FOUND, UNREADABLE = 1, 2  # exit codes: something is wrong with a Pod; with a file, an option or the call
+CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX")
+
+
+class Finding(NamedTuple):
+    """What is wrong (or, as a risk, may become wrong) with one object of a manifest."""
+
+    where: str
+    text: str
+    risk: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {'risk: ' if self.risk else ''}{self.text}"
+
+
+class Result(NamedTuple):
+    """What became of one document: the patch that injects it, and what was found."""
+
+    operations: list[Operation]
+    findings: list[Finding]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code (0: fine, 1: something found, 2: unreadable or wrong call)."""
+    parsed = _parser().parse_args(arguments)
+    flags = {option.variable: getattr(parsed, option.variable, None) for option in options.OPTIONS}
+    environment = {**os.environ, **{name: text for name, text in flags.items() if text is not None}}
+    try:
+        code: int = parsed.run(parsed, options.read(environment))
+    except InvalidOptions as invalid:
+        print(invalid, file=sys.stderr)
+        return UNREADABLE
+    except BrokenPipeError:
+        # The reader (head, say) has left: nothing more to write, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m injector",
+        description="Gives SQLite databases in Kubernetes Pods a Litestream replica.",
+        epilog="Options can be given by the environment variables of the same names too.",
+    )
+    parser.add_argument("--version", action="version", version=f"litestream-hook {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    text = "print manifests with their Pods and Pod templates injected, as YAML"
+    command = commands.add_parser("inject", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    _add_files(command)
+    command.set_defaults(run=_run_inject)
+
+    text = "report every mistake and risk in manifests; exit code 1 if there is any"
+    command = commands.add_parser("check", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    _add_files(command)
+    command.set_defaults(run=_run_check)
+
+    text = "print the table of annotations"
+    command = commands.add_parser("annotations", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    _add_options(command, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
+    command.set_defaults(run=_run_annotations)
+    return parser
+
+
+def _add_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="*", metavar="FILE", help="manifests, YAML or JSON; - or none: standard input")
+    command.add_argument(
+        "-n", "--namespace", default="default", help="namespace of objects that name none (default: %(default)s)"
+    )
+    _add_options(command, CORE_OPTIONS)
+
+
+def _add_options(command: argparse.ArgumentParser, variables: Sequence[str]) -> None:
+    for option in options.OPTIONS:
+        if option.variable in variables:
+            default = f"; default: {option.default}" if option.default else ""
+            command.add_argument(
+                option.flag,
+                dest=option.variable,
+                metavar=option.variable,
+                help=f"{option.meaning} (environment: {option.variable}{default})".replace("%", "%%"),
+            )
+
+
+def _run_annotations(parsed: argparse.Namespace, chosen: Options) -> int:
+    del parsed
+    print(f"Annotations of a Pod (or Pod template), each below `{group_of(chosen.variant)}/`:\n")
+    print(table({"image": chosen.default_image, "init-image": chosen.init_image}))
+    return 0
+
+
+def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:
+    read = _read_all(parsed.files)
+    if read is None:
+        return UNREADABLE
+    output: list[str] = []
+    findings: list[Finding] = []
+    for name, documents in read:
+        for document in documents:
+            result = judge(name, document, parsed.namespace, chosen, injecting=True)
+            findings += result.findings
+            text, kept = manifests.patched(document, result.operations) if result.operations else (document.text, True)
+            if not kept:
+                note = "written anew, without its comments, as its anchors stand for several places"
+                findings.append(Finding(f"{name}: document {document.number}", note, risk=True))
+            output += [document.separator or ("---\n" if output else ""), text if text.endswith("\n") else text + "\n"]
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    if any(not finding.risk for finding in findings):
+        print("nothing was injected: see above", file=sys.stderr)
+        return FOUND
+    sys.stdout.write("".join(output))
+    sys.stdout.flush()
+    return 0
+
+
+def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:
+    read = _read_all(parsed.files)
+    if read is None:
+        return UNREADABLE
+    found = [
+        finding
+        for name, documents in read
+        for document in documents
+        for finding in judge(name, document, parsed.namespace, chosen, injecting=False).findings
+    ]
+    for finding in found:
+        print(finding)
+    return FOUND if found else 0
+
+
+def _read_all(files: Sequence[str]) -> list[tuple[str, list[Document]]] | None:
+    """The documents of all files; None (and a message for each) if any can't be read."""
+    read = []
+    failed = False
+    for file in files or ["-"]:
+        name = "standard input" if file == "-" else file
+        try:
+            text = sys.stdin.buffer.read().decode() if file == "-" else Path(file).read_bytes().decode()
+            read.append((name, manifests.read(text)))
+        except (OSError, UnicodeDecodeError, manifests.UnreadableManifest) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            print(f"{name}: {reason}", file=sys.stderr)
+            failed = True
+    return None if failed else read
+
+
+def judge(file: str, document: Document, namespace: str, chosen: Options, *, injecting: bool) -> Result:
+    """What the webhook would do to (each object of) a document.
+
+    Args:
+        file: name of the manifest, for messages.
+        document: of the manifest.
+        namespace: of objects that name none.
+        chosen: the operator's options.
+        injecting: whether the patch is wanted, which one template for several replicas can't have.
+    """
+    operations: list[Operation] = []
+    findings: list[Finding] = []
+    for path, found in _objects(document.value):
+        after, wrong, warnings = _judge_object(found, namespace, chosen, injecting)
+        where = f"{file}: document {document.number}{_place(path)} ({_title(found, namespace)})"
+        findings += [Finding(where, str(violation)) for violation in wrong]
+        findings += [Finding(where, warning, risk=True) for warning in warnings]
+        if not wrong:
+            operations += [{**each, "path": path + each["path"]} for each in diff(found, after)]
+    return Result(operations, findings)
+
+
+def _place(path: str) -> str:
+    return ", items[" + "].items[".join(path.split("/")[2::2]) + "]" if path else ""
+
+
+def _title(found: Mapping[str, Any], namespace: str) -> str:
+    metadata = found.get("metadata") or {}
+    name = metadata.get("name") or metadata.get("generateName") or "nameless"
+    return f"{found.get('kind')} {quoted(str(metadata.get('namespace') or namespace))[1:-1]}/{quoted(str(name))[1:-1]}"
+
+
+def _objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401 (any YAML value)
+    """(JSON pointer, object) of a document that is one, or of each in a List, to any depth."""
+    if not isinstance(value, dict):
+        return
+    if isinstance(value.get("items"), list) and str(value.get("kind", "")).endswith("List"):
+        for index, item in enumerate(value["items"]):
+            yield from _objects(item, f"{path}/items/{index}")
+    elif isinstance(value.get("metadata") or {}, dict):
+        yield path, value
+
+
+def _judge_object(
+    found: dict[str, Any],
+    default_namespace: str,
+    chosen: Options,
+    injecting: bool,  # noqa: FBT001
+) -> tuple[dict[str, Any], list[Violation], list[str]]:
+    """The object as the webhook would leave it, what it would deny, and what it would warn of."""
+    key = (str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind")))
+    pod = found if key == POD else workload.template(key, found) if key in workload.TEMPLATES else {}
+    own = settings.ours(pod.get("metadata"), group_of(chosen.variant))
+    if not (
+        settings.asks(own) if pod is found else key in workload.TEMPLATES and workload.concerns_us(key, found, chosen)
+    ):
+        return found, [], []
+    if problems := malformed(found, shapes.Pod if pod is found else shapes.Workload, own, chosen):
+        return found, problems, []
+    namespace = (found.get("metadata") or {}).get("namespace") or default_namespace
+    if pod is found:
+        try:
+            injection = inject(found, replica.of_pod(found, namespace), chosen)
+        except InvalidPod as invalid:
+            return found, invalid.violations, invalid.warnings
+        return injection.pod, [], injection.warnings
+    examination = workload.examine(key, found, namespace, chosen)
+    if examination.violations or examination.injection is None:
+        return found, examination.violations, examination.warnings
+    path = examination.injection.settings.replica_path
+    if injecting and (each := workload.own_replica_each(key, found, path)) is not None:
+        return found, [each], examination.warnings
+    return workload.with_template(key, found, examination.injection.pod), [], examination.warnings
