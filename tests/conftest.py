@@ -1,0 +1,48 @@
+"""How the suite is run: fast tests first, and no test skipped in silence."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+SLOWNESS = ("slow", "containers", "apiserver")
+# What CI may skip: parts that its machine can't have. Everything else must run there.
+OPTIONAL = ("KUBEBUILDER_ASSETS is not set",)
+
+_skipped: dict[str, str] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite the golden files")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first, then those that start processes, containers, an API server."""
+    items.sort(key=lambda item: max((SLOWNESS.index(m.name) + 1 for m in item.iter_markers() if m.name in SLOWNESS), default=0))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped[item.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons: dict[str, int] = {}
+    for reason in _skipped.values():
+        text = reason.removeprefix("Skipped: ")
+        reasons[text] = reasons.get(text, 0) + 1
+    terminalreporter.section("not run here")
+    for text, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count} skipped: {text}")
+    if not reasons:
+        terminalreporter.line("nothing: every test was run")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI, what should have run and did not is a failure."""
+    missed = [name for name, reason in _skipped.items() if not any(known in reason for known in OPTIONAL)]
+    if os.environ.get("CI") and missed and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

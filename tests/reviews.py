@@ -1,0 +1,64 @@
+"""AdmissionReviews for tests: an object in, the webhook's answer and the patched object out."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import jsonpatch
+
+from injector import options, webhook
+from injector.options import Options
+
+DEFAULTS = options.read({})
+Object = dict[str, Any]
+
+
+def review(obj: Any, operation: str = "CREATE", namespace: str = "default", **request: Any) -> Object:
+    """The AdmissionReview that an API server sends for an object."""
+    group, _, version = str(obj.get("apiVersion", "v1")).rpartition("/") if isinstance(obj, dict) else ("", "", "v1")
+    kind = obj.get("kind", "Pod") if isinstance(obj, dict) else "Pod"
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": group, "version": version, "kind": kind},
+            "operation": operation,
+            "namespace": namespace,
+            "object": obj,
+            **request,
+        },
+    }
+
+
+def answer(
+    obj: Any, operation: str = "CREATE", *, namespace: str = "default", options: Options = DEFAULTS, **request: Any
+) -> webhook.Answer:
+    """The webhook's HTTP answer to an object."""
+    body = json.dumps(review(obj, operation, namespace, **request)).encode()
+    return asyncio.run(webhook.answer("POST", "/mutate", body, options))
+
+
+def response(obj: Any, operation: str = "CREATE", **rest: Any) -> Object:
+    """The AdmissionReview's `response` to an object."""
+    found = answer(obj, operation, **rest)
+    assert found.status == 200, found.body
+    body: Object = json.loads(found.body)
+    assert (body["apiVersion"], body["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
+    reply: Object = body["response"]
+    return reply
+
+
+def operations(reply: Object) -> list[Object]:
+    """The JSON Patch in a response."""
+    found: list[Object] = json.loads(base64.b64decode(reply["patch"])) if "patch" in reply else []
+    return found
+
+
+def injected(obj: Object, **rest: Any) -> Object:
+    """The object with the webhook's patch applied by an independent library; it must be allowed."""
+    reply = response(obj, **rest)
+    assert reply["allowed"], reply["status"]["message"]
+    patched: Object = jsonpatch.apply_patch(obj, operations(reply))
+    return patched
