@@ -195,4 +195,4 @@ def _litestream(
 def _mounts(storage: Storage, databases: Sequence[str] | Mapping[str, str]) -> list[Object]:
     """Each mount once, parents before what is mounted inside them."""
     by_path = {storage.mounts[database]["mountPath"]: storage.mounts[database] for database in databases}
-    return sorted(by_path.values(), key=lambda mount: volumes.absolute(mount["mountPath"]).count("/"))
+    return volumes.outer_first(by_path.values())

@@ -132,7 +132,7 @@ def duration(text: str) -> Duration:
     parts = _DURATION_PART.findall(text) if len(text) <= 64 else []
     if not parts or "".join(number + unit for number, unit in parts) != text:
         days = re.fullmatch(r"([0-9]{1,4})d", text)
-        hint = f" ({int(days[1]) * 24}h for {days[1]} days)" if days else ""
+        hint = f" ({int(days[1]) * 24}h for {text})" if days else ""
         raise ValueError(f"write a duration in h, m, s or ms, such as 1s, 12h or 168h{hint}")
     seconds = sum((Decimal(number) * Decimal(_SECONDS[unit]) for number, unit in parts), Decimal())
     if not Decimal("0.001") <= seconds <= _LONGEST_DURATION:

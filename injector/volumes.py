@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ def plan(
         if mount is not None:
             storage.mounts[database] = mount
             storage.names.add(mount["name"])
-    storage.target_mounts = list(new.values())
+    storage.target_mounts = outer_first(new.values())
     storage.volumes = [
         {"name": mount["name"], "emptyDir": {"sizeLimit": settings.storage.text}} for mount in new.values()
     ]
@@ -112,6 +112,11 @@ def _deny_off(database: str, where: str, findings: Findings) -> None:
 def absolute(path: str) -> str:
     """A mount path in its normal form, as the kubelet takes it: from the root, no `//`, no `/` at the end."""
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def outer_first(mounts: Iterable[Object]) -> list[Object]:
+    """Mounts in an order in which none hides another: parents before what is mounted inside them."""
+    return sorted(mounts, key=lambda mount: absolute(mount["mountPath"]).count("/"))
 
 
 def _application_mounts(

@@ -1,0 +1,35 @@
+"""Kubernetes' own schemas: strict validation for every release from 1.30 on that kubernetes-validate has."""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import referencing
+
+_SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+_MINORS = {int(folder.name.split(".")[1].split("-")[0]) for folder in _SCHEMAS.glob("v1.*-local-strict")}
+RELEASES = [f"1.{minor}" for minor in sorted(_MINORS) if minor >= 30]
+
+
+@functools.cache
+def _validator(release: str, kind: str, api_version: str) -> jsonschema.protocols.Validator:
+    """A validator that is kept: the package itself reads its files anew for every object."""
+    folder = next(_SCHEMAS.glob(f"v{release}*-local-strict"))
+    name = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
+    schema, definitions = (
+        referencing.Resource.from_contents(json.loads((folder / file).read_bytes()))
+        for file in (f"{kind.lower()}-{name}.json", "_definitions.json")
+    )
+    registry: Any = definitions @ (schema @ referencing.Registry())
+    return jsonschema.Draft202012Validator(schema.contents, registry=registry)
+
+
+def problems(obj: dict[str, Any], release: str) -> Iterator[str]:
+    """What the schema of one release has against an object: unknown, missing and wrongly typed fields."""
+    for error in _validator(release, obj["kind"], obj["apiVersion"]).iter_errors(obj):
+        yield f"{release}: {'.'.join(map(str, error.path))}: {error.message[:300]}"
