@@ -31,6 +31,7 @@ FIELD_MANAGER = "litestream-hook"
 LIMIT = 10.0  # seconds for a call with all of its retries
 ATTEMPT = 4.0  # seconds for one try
 ATTEMPTS = 5
+IDLE = 60.0  # seconds that a connection is kept for the next call
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 RUNNING = "status.phase!=Succeeded,status.phase!=Failed"
@@ -200,7 +201,7 @@ class Cluster:
         query = dict(parameters or {}) if method == "GET" else {"fieldManager": FIELD_MANAGER}
         data = None if body is None else msgspec.json.encode(body)
         headers = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
-        trouble = "there was no answer"
+        trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(limit):
                 for attempt in range(ATTEMPTS):
@@ -219,7 +220,10 @@ class Cluster:
                     else:
                         if response.is_success:
                             return response.content
-                        if not _worth_retrying(response.status_code, attempt):
+                        # Refused once: the token may have been rotated since it was read.
+                        refused = response.status_code == httpx2.codes.UNAUTHORIZED
+                        tokens += refused
+                        if not _passing(response.status_code) and not (refused and tokens == 1):
                             raise _error(response, verb, resource, what)
                         trouble = f"{response.status_code} {_said(response)}"
                         asked = response.headers.get("Retry-After")
@@ -239,7 +243,8 @@ class Cluster:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_verify_locations(cadata=trusted)
             # The old client is left to its requests in flight; its connections close with it.
-            self._client = httpx2.AsyncClient(verify=context, trust_env=False, timeout=ATTEMPT)
+            limits = httpx2.Limits(keepalive_expiry=IDLE)
+            self._client = httpx2.AsyncClient(verify=context, trust_env=False, timeout=ATTEMPT, limits=limits)
             self._trusted = trusted
         return self._client, token
 
@@ -263,9 +268,9 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
     return Cluster(f"https://{f'[{host}]' if ':' in host else host}:{port}", folder)
 
 
-def _worth_retrying(status: int, attempt: int) -> bool:
-    # 401 once: the token may have been rotated between reading the file and the answer.
-    return status == httpx2.codes.TOO_MANY_REQUESTS or status >= 500 or (status == 401 and attempt == 0)
+def _passing(status: int) -> bool:
+    """Whether the same request may succeed a little later."""
+    return status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR
 
 
 def _pause(attempt: int, asked: str | None) -> float:
