@@ -1,0 +1,466 @@
+"""Stands in for kube-apiserver where none can run: the few endpoints that the webhook uses, over HTTPS.
+
+It is as strict as the real one about paths, verbs, content types, resourceVersions, RBAC and tokens, knows
+nothing else, and fails on demand. `Api` is the behaviour, `serving` puts it behind a real TLS socket.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import httpx2
+
+from injector import cluster
+from injector.cluster import Cluster, in_cluster
+from injector.tls import certificate
+
+NAMESPACE = "litestream-hook"
+NAME = "litestream-hook"
+SECRET = "litestream-hook-tls"
+USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"
+TOKEN = "the.first.token"
+GROUP = "admissionregistration.k8s.io"
+PATCHES = {
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+}
+PATHS = (
+    (re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods)(?:/([^/]+))?"), ""),
+    (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
+)
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get"}
+
+
+class Rule(NamedTuple):
+    """An RBAC rule; namespace None: of a ClusterRole. Empty names: any."""
+
+    verbs: Sequence[str]
+    group: str
+    resource: str
+    namespace: str | None = None
+    names: Sequence[str] = ()
+
+
+RULES = (
+    Rule(["create"], "", "secrets", NAMESPACE),
+    Rule(["get", "update"], "", "secrets", NAMESPACE, [SECRET]),
+    Rule(["get", "patch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
+    Rule(["list"], "", "pods"),
+)
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests (of `method`, to `resource`) instead of an answer."""
+
+    status: int = 0  # 0: the connection is reset
+    times: int = 1
+    method: str = ""
+    resource: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0  # a delay, and then the ordinary answer
+
+
+class Answer(NamedTuple):
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = {}
+
+
+class Refused(Exception):
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
+        self.answer = Answer(status, body | {"reason": reason, "message": message})
+
+
+class Reset(Exception):
+    """The connection is to be cut."""
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    headers: Mapping[str, str]  # lower-case names
+    body: bytes
+
+
+class Api:
+    """The objects, who may do what with them, and what goes wrong."""
+
+    def __init__(self, rules: Sequence[Rule] = RULES) -> None:
+        self.rules = list(rules)
+        self.tokens = {TOKEN}
+        self.faults: list[Fault] = []
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.requests: list[str] = []
+        self.most_in_flight = 0
+        self._in_flight = 0
+        self._version = 100
+        self._lock = threading.RLock()
+
+    def put(self, plural: str, namespace: str, thing: dict[str, Any]) -> dict[str, Any]:
+        """Store an object as somebody else would."""
+        with self._lock:
+            self._version += 1
+            thing = copy.deepcopy(thing)
+            thing["metadata"] |= {"resourceVersion": str(self._version)}
+            self.objects[plural, namespace, thing["metadata"]["name"]] = thing
+            return thing
+
+    def secret(self) -> dict[str, Any]:
+        """The shared Secret."""
+        return self.objects["secrets", NAMESPACE, SECRET]
+
+    def configuration(self) -> dict[str, Any]:
+        """Our webhook configuration."""
+        return self.objects["mutatingwebhookconfigurations", "", NAME]
+
+    def handle(self, request: Request) -> Answer:
+        """The answer to a request. Raises Reset where the connection is to be cut."""
+        with self._lock:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            self.requests.append(f"{request.method} {request.path}")
+        try:
+            return self._handled(request)
+        except Refused as refused:
+            return refused.answer
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _handled(self, request: Request) -> Answer:
+        url = urlsplit(request.path)
+        group, namespace, plural, name = self._route(url.path)
+        fault = self._fault(request.method, plural)
+        if fault is not None:
+            time.sleep(fault.seconds)
+            if not fault.seconds:
+                if not fault.status:
+                    raise Reset
+                body = {"kind": "Status", "code": fault.status, "message": "as the test wished"}
+                return Answer(fault.status, body, fault.headers)
+        self._authenticate(request)
+        verb = "list" if request.method == "GET" and not name else VERBS.get(request.method, "")
+        self._authorize(verb, group, plural, namespace, name)
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        with self._lock:
+            if verb == "list" and plural == "pods":
+                return self._list(namespace, query, request.headers.get("accept", ""))
+            if verb not in {"get", "create", "update", "patch"} or plural == "pods":
+                raise Refused(405, "MethodNotAllowed", f"{request.method} is not allowed here")
+            if verb == "create" and name:
+                raise Refused(405, "MethodNotAllowed", "POST is for the collection")
+            if verb != "get" and set(query) - {"fieldManager"}:
+                raise Refused(400, "BadRequest", f"unknown parameters {sorted(query)}")
+            found = self.objects.get((plural, namespace, name))
+            if verb == "create":
+                return self._create(plural, namespace, self._body(request, {"application/json"}))
+            if found is None:
+                raise Refused(404, "NotFound", f'{plural} "{name}" not found')
+            if verb == "get":
+                return Answer(200, copy.deepcopy(found))
+            if verb == "update":
+                return self._update(plural, found, self._body(request, {"application/json"}))
+            return self._patch(plural, found, self._body(request, PATCHES), request.headers["content-type"])
+
+    def _route(self, path: str) -> tuple[str, str, str, str]:
+        for pattern, group in PATHS:
+            if match := pattern.fullmatch(path):
+                return group, unquote(match[1]), match[2], unquote(match[3] or "")
+        raise Refused(404, "NotFound", "the server could not find the requested resource")
+
+    def _fault(self, method: str, plural: str) -> Fault | None:
+        with self._lock:
+            for fault in self.faults:
+                if fault.times and fault.method in {"", method} and fault.resource in {"", plural}:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def _authenticate(self, request: Request) -> None:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind != "Bearer" or token not in self.tokens:
+            raise Refused(401, "Unauthorized", "Unauthorized")
+
+    def _authorize(self, verb: str, group: str, plural: str, namespace: str, name: str) -> None:
+        for rule in self.rules:
+            if (
+                verb in rule.verbs
+                and (rule.group, rule.resource) == (group, plural)
+                and rule.namespace in {None, namespace}
+                and (not rule.names or name in rule.names)
+            ):
+                return
+        about = f' "{name}"' if name else ""
+        where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
+        raise Refused(
+            403,
+            "Forbidden",
+            f'{plural}{about} is forbidden: User "{USER}" cannot {verb} resource "{plural}" in API group '
+            f'"{group}"{where}',
+        )
+
+    def _body(self, request: Request, content_types: set[str]) -> dict[str, Any]:
+        if request.headers.get("content-type") not in content_types:
+            raise Refused(415, "UnsupportedMediaType", f"send one of {sorted(content_types)}")
+        try:
+            body = json.loads(request.body)
+        except ValueError as error:
+            raise Refused(400, "BadRequest", str(error)) from None
+        return body  # type: ignore[no-any-return]
+
+    def _create(self, plural: str, namespace: str, body: dict[str, Any]) -> Answer:
+        name = body["metadata"]["name"]
+        if (plural, namespace, name) in self.objects:
+            raise Refused(409, "AlreadyExists", f'{plural} "{name}" already exists')
+        if body["metadata"].get("resourceVersion"):
+            raise Refused(400, "BadRequest", "resourceVersion should not be set on objects to be created")
+        if body["metadata"].get("namespace", namespace) != namespace:
+            raise Refused(400, "BadRequest", "the namespace of the object does not match that of the request")
+        self._check(plural, body)
+        return Answer(201, copy.deepcopy(self.put(plural, namespace, body)))
+
+    def _update(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> Answer:
+        namespace = found["metadata"].get("namespace", "")
+        self._compare(plural, found, body)
+        if body.get("type", "Opaque") != found.get("type", "Opaque"):
+            raise Refused(422, "Invalid", "type: Invalid value: field is immutable")
+        if found.get("immutable"):
+            raise Refused(422, "Invalid", "data: Forbidden: field is immutable when `immutable` is set")
+        self._check(plural, body)
+        return Answer(200, copy.deepcopy(self.put(plural, namespace, body)))
+
+    def _patch(self, plural: str, found: dict[str, Any], patch: Any, content_type: str) -> Answer:
+        if content_type != "application/strategic-merge-patch+json":
+            raise Refused(415, "UnsupportedMediaType", "this stand-in merges strategically only")
+        self._compare(plural, found, patch)
+        merged = _merge(copy.deepcopy(found), patch)
+        self._check(plural, merged)
+        if merged == found:  # the real one keeps the version, too
+            return Answer(200, merged)
+        return Answer(200, copy.deepcopy(self.put(plural, found["metadata"].get("namespace", ""), merged)))
+
+    def _compare(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> None:
+        version = body.get("metadata", {}).get("resourceVersion")
+        if version and version != found["metadata"]["resourceVersion"]:
+            name = found["metadata"]["name"]
+            message = f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified'
+            raise Refused(409, "Conflict", message)
+
+    def _check(self, plural: str, body: dict[str, Any]) -> None:
+        if plural == "secrets":
+            needed = {"tls.crt", "tls.key"} if body.get("type") == "kubernetes.io/tls" else set()
+            if missing := needed - set(body.get("data") or {}):
+                raise Refused(422, "Invalid", f"data[{missing.pop()}]: Required value")
+        for webhook in body.get("webhooks", []):
+            for key in ("name", "clientConfig", "sideEffects", "admissionReviewVersions"):
+                if key not in webhook:
+                    raise Refused(422, "Invalid", f"webhooks: {key}: Required value")
+
+    def _list(self, namespace: str, query: Mapping[str, str], accept: str) -> Answer:
+        if unknown := set(query) - {"labelSelector", "fieldSelector"}:
+            raise Refused(400, "BadRequest", f"unknown parameters {sorted(unknown)}")
+        key, _, value = query.get("labelSelector", "").partition("=")
+        phases = [part.partition("!=") for part in query.get("fieldSelector", "").split(",") if part]
+        if any(field_name != "status.phase" for field_name, _, _ in phases):
+            raise Refused(400, "BadRequest", "field label not supported")
+        pods = [
+            pod
+            for (plural, where, _), pod in self.objects.items()
+            if (plural, where) == ("pods", namespace)
+            and pod["metadata"].get("labels", {}).get(key) == value
+            and all(pod.get("status", {}).get("phase") != phase for _, _, phase in phases)
+        ]
+        if "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" in accept:
+            items = [{"metadata": copy.deepcopy(pod["metadata"])} for pod in pods]
+            return Answer(
+                200, {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": items}
+            )
+        return Answer(200, {"kind": "PodList", "apiVersion": "v1", "items": copy.deepcopy(pods)})
+
+
+def _merge(into: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """A strategic merge patch: webhooks merge by name, other lists are replaced, null deletes."""
+    for key, value in patch.items():
+        if value is None:
+            into.pop(key, None)
+        elif key == "webhooks":
+            present = {webhook["name"]: webhook for webhook in into.setdefault(key, [])}
+            for webhook in value:
+                if webhook["name"] in present:
+                    _merge(present[webhook["name"]], webhook)
+                else:
+                    into[key].append(webhook)
+        elif isinstance(value, dict):
+            into[key] = _merge(into.get(key) or {}, value)
+        else:
+            into[key] = value
+    return into
+
+
+def configuration(*webhooks: dict[str, Any]) -> dict[str, Any]:
+    """A webhook configuration of ours: two webhooks that call our Service, unless others are given."""
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": NAME, "labels": {"kept": "yes"}},
+        "webhooks": list(webhooks) or [webhook("pods.example.com"), webhook("workloads.example.com")],
+    }
+
+
+def webhook(name: str, service: str = NAME, ca_bundle: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Fail",
+        "clientConfig": {"service": {"name": service, "namespace": NAMESPACE, "path": "/mutate", "port": 443}}
+        | ({"caBundle": ca_bundle} if ca_bundle else {}),
+    }
+
+
+def pod(
+    name: str,
+    namespace: str = "apps",
+    status: Any = None,
+    phase: str = "Running",
+    ending: str | None = None,
+    grace: int = 30,
+    variant: str = "",
+) -> dict[str, Any]:
+    """An injected Pod; `ending` is its deletionTimestamp, `status` the annotation (an object or text)."""
+    group = f"{variant}litestream-hook.kaidotio.github.io"
+    text = status if isinstance(status, str) else json.dumps(status)
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {f"{group}/replicates": "true"},
+        "annotations": {} if status is None else {f"{group}/status": text},
+    }
+    if ending:
+        metadata |= {"deletionTimestamp": ending, "deletionGracePeriodSeconds": grace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"phase": phase}}
+
+
+class Direct(Cluster):
+    """A Cluster whose requests reach an Api without a socket, for tests of very many calls."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__("https://direct")
+        self.api = api
+
+    async def _call(self, method: str, verb: str, resource: Any, **how: Any) -> bytes:
+        body = how.get("body")
+        headers = {
+            "authorization": f"Bearer {TOKEN}",
+            "content-type": how.get("content_type", "application/json"),
+            "accept": how.get("accept", "application/json"),
+        }
+        data = b"" if body is None else json.dumps(body).encode()
+        answer = self.api.handle(Request(method, resource.path, headers, data))
+        content = json.dumps(answer.body).encode()
+        if answer.status >= 300:
+            raise cluster._error(httpx2.Response(answer.status, content=content), verb, resource, verb)
+        return content
+
+
+class Server(NamedTuple):
+    api: Api
+    folder: Path  # of the ServiceAccount
+    host: str
+    port: int
+
+    def cluster(self) -> Cluster:
+        """The API as a process in the cluster finds it."""
+        environment = {"KUBERNETES_SERVICE_HOST": self.host, "KUBERNETES_SERVICE_PORT": str(self.port)}
+        found = in_cluster(environment, self.folder)
+        assert found is not None
+        return found
+
+
+@contextmanager
+def serving(folder: Path, api: Api | None = None) -> Iterator[Server]:
+    """An Api behind HTTPS, and the files of a ServiceAccount in `folder`."""
+    api = api or Api()
+    now = datetime.now(UTC)
+    ca = certificate.make_ca("kubernetes", now)
+    leaf = certificate.make_leaf(ca, ["kubernetes.default.svc", "127.0.0.1"], now)
+    (folder / "ca.crt").write_bytes(ca.certificate)
+    (folder / "token").write_text(TOKEN + "\n")
+    (folder / "namespace").write_text(NAMESPACE)
+    context = certificate.server_context(leaf)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            request = Request(self.command, self.path, headers, self.rfile.read(length))
+            try:
+                answer = api.handle(request)
+            except Reset:
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self.close_connection = True
+                self.connection.close()
+                return
+            content = json.dumps(answer.body).encode()
+            self.send_response(answer.status)
+            for key, value in {"Content-Type": "application/json", **answer.headers}.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Listener(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+        request_queue_size = 128
+
+        def get_request(self) -> tuple[socket.socket, Any]:
+            connection, address = super().get_request()
+            connection.settimeout(30)
+            wrapped = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            open_connections.append(wrapped)
+            return wrapped, address
+
+        def handle_error(self, *_: object) -> None:
+            pass  # clients that went away
+
+    open_connections: list[ssl.SSLSocket] = []
+    listener = Listener(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield Server(api, folder, "127.0.0.1", listener.server_address[1])
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        for connection in open_connections:
+            connection.close()
+        thread.join()

@@ -1,0 +1,315 @@
+"""Calls to the Kubernetes API, against a strict stand-in behind a real TLS socket."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from injector import cluster as module
+from injector.cluster import Cluster, ClusterError, Conflict, in_cluster
+from injector.tls import certificate
+from tests import standin
+from tests.standin import NAME, NAMESPACE, SECRET, Api, Fault, Rule, Server
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with standin.serving(tmp_path) as found:
+        found.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+        yield found
+
+
+def ask(server: Server, call: Callable[[Cluster], Awaitable[T]]) -> T:
+    async def main() -> T:
+        cluster = server.cluster()
+        try:
+            return await call(cluster)
+        finally:
+            await cluster.close()
+
+    return asyncio.run(main())
+
+
+def secret(**data: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": SECRET, "namespace": NAMESPACE},
+        "data": data,
+    }
+
+
+def test_a_secret_is_created_read_and_replaced_under_its_version(server: Server) -> None:
+    async def calls(cluster: Cluster) -> None:
+        assert await cluster.get_secret(NAMESPACE, SECRET) is None
+        created = await cluster.create_secret(NAMESPACE, secret(a="YQ=="))
+        with pytest.raises(Conflict, match="already exists"):
+            await cluster.create_secret(NAMESPACE, secret(a="Yg=="))
+        newer = await cluster.replace_secret(NAMESPACE, created | {"data": {"a": "Yw=="}})
+        with pytest.raises(Conflict, match="modified"):
+            await cluster.replace_secret(NAMESPACE, created | {"data": {"a": "ZA=="}})
+        assert await cluster.get_secret(NAMESPACE, SECRET) == newer
+        assert newer["data"] == {"a": "Yw=="}
+
+    ask(server, calls)
+
+
+def test_a_patch_changes_one_field_and_keeps_the_rest(server: Server) -> None:
+    before = server.api.configuration()
+    patch = {
+        "metadata": {"resourceVersion": before["metadata"]["resourceVersion"]},
+        "webhooks": [{"name": "pods.example.com", "clientConfig": {"caBundle": "YQ=="}}],
+    }
+    after = ask(server, lambda cluster: cluster.patch_webhook_configuration(NAME, patch))
+    assert after["webhooks"][0]["clientConfig"].pop("caBundle") == "YQ=="
+    assert after["webhooks"] == before["webhooks"]
+    assert after["metadata"]["labels"] == {"kept": "yes"}
+    with pytest.raises(Conflict):
+        ask(server, lambda cluster: cluster.patch_webhook_configuration(NAME, patch))
+
+
+def test_pods_come_as_metadata_of_those_that_have_not_ended(server: Server) -> None:
+    for pod in (
+        standin.pod("running"),
+        standin.pod("pending", phase="Pending"),
+        standin.pod("ending", ending="2026-01-02T03:04:35Z"),
+        standin.pod("done", phase="Succeeded"),
+        standin.pod("failed", phase="Failed"),
+        standin.pod("elsewhere", namespace="other"),
+        standin.pod("another-variant", variant="skaffold."),
+    ):
+        server.api.put("pods", pod["metadata"]["namespace"], pod)
+    label = "litestream-hook.kaidotio.github.io/replicates=true"
+    pods = ask(server, lambda cluster: cluster.list_pods("apps", label))
+    assert {pod.name for pod in pods} == {"running", "pending", "ending"}
+    ending = next(pod for pod in pods if pod.name == "ending")
+    assert ending.deletion_timestamp == datetime(2026, 1, 2, 3, 4, 35, tzinfo=UTC)
+    assert ending.deletion_grace_period_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests"),
+    [
+        (Fault(500, times=2), 3),
+        (Fault(503, times=2), 3),
+        (Fault(429, headers={"Retry-After": "0"}), 2),
+        (Fault(0, times=2), 3),
+    ],
+    ids=["500", "503", "429", "reset"],
+)
+def test_a_passing_fault_is_tried_again(server: Server, fault: Fault, requests: int) -> None:
+    server.api.faults.append(fault)
+    assert ask(server, lambda cluster: cluster.get_webhook_configuration(NAME)) == server.api.configuration()
+    assert len(server.api.requests) == requests
+
+
+def test_a_server_that_asks_for_patience_gets_it(server: Server) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def main() -> None:
+        cluster = Cluster(f"https://{server.host}:{server.port}", server.folder, sleep)
+        await cluster.get_webhook_configuration(NAME)
+        await cluster.close()
+
+    server.api.faults.append(Fault(429, times=2, headers={"Retry-After": "7"}))
+    asyncio.run(main())
+    assert len(pauses) == 2
+    assert all(7 <= pause <= 7 + module.LONGEST_PAUSE for pause in pauses)
+
+
+def test_a_lasting_fault_ends_in_one_clear_error(server: Server) -> None:
+    server.api.faults.append(Fault(500, times=100))
+    with pytest.raises(ClusterError, match=r'get secrets "litestream-hook-tls".*500 "as the test wished"'):
+        ask(server, lambda cluster: cluster.get_secret(NAMESPACE, SECRET))
+
+
+def test_a_slow_server_is_given_up_within_the_limit(server: Server) -> None:
+    server.api.faults.append(Fault(times=100, seconds=5))
+    with pytest.raises(ClusterError, match=r"did not list pods .* within 0.2 s"):
+        ask(server, lambda cluster: cluster.list_pods("apps", "a=b", limit=0.2))
+
+
+def test_nobody_listening_is_told_in_words(server: Server) -> None:
+    async def main() -> None:
+        cluster = Cluster("https://127.0.0.1:1", server.folder, lambda _: asyncio.sleep(0))
+        with pytest.raises(ClusterError, match=r"the Kubernetes API can.t get secrets .*ConnectError"):
+            await cluster.get_secret(NAMESPACE, SECRET)
+        await cluster.close()
+
+    asyncio.run(main())
+
+
+def test_a_rotated_token_is_read_again(server: Server) -> None:
+    async def calls(cluster: Cluster) -> None:
+        assert await cluster.get_webhook_configuration(NAME)
+        server.api.tokens = {"the.second.token"}
+        (server.folder / "token").write_text("the.second.token")
+        assert await cluster.get_webhook_configuration(NAME)
+
+    ask(server, calls)
+    assert len(server.api.requests) == 2
+
+
+def test_a_token_rotated_during_the_call_is_read_again_after_the_401(server: Server) -> None:
+    server.api.tokens = {"the.second.token"}
+
+    async def rotate(_: float) -> None:
+        (server.folder / "token").write_text("the.second.token")
+
+    async def main() -> None:
+        cluster = Cluster(f"https://{server.host}:{server.port}", server.folder, rotate)
+        assert await cluster.get_webhook_configuration(NAME)
+        await cluster.close()
+
+    asyncio.run(main())
+
+
+def test_a_token_that_is_refused_twice_is_an_error(server: Server) -> None:
+    server.api.tokens = set()
+    with pytest.raises(ClusterError, match="does not accept the ServiceAccount's token") as caught:
+        ask(server, lambda cluster: cluster.get_secret(NAMESPACE, SECRET))
+    assert caught.value.status == 401
+    assert standin.TOKEN not in str(caught.value)
+    assert len(server.api.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        (
+            lambda cluster: cluster.get_secret(NAMESPACE, SECRET),
+            'Role: {apiGroups: [""], resources: ["secrets"], resourceNames: ["litestream-hook-tls"], verbs: ["get"]}',
+        ),
+        (
+            lambda cluster: cluster.create_secret(NAMESPACE, secret()),
+            'Role: {apiGroups: [""], resources: ["secrets"], verbs: ["create"]}',
+        ),
+        (
+            lambda cluster: cluster.list_pods("apps", "a=b"),
+            'Role: {apiGroups: [""], resources: ["pods"], verbs: ["list"]}',
+        ),
+        (
+            lambda cluster: cluster.patch_webhook_configuration(NAME, {}),
+            'ClusterRole: {apiGroups: ["admissionregistration.k8s.io"], '
+            'resources: ["mutatingwebhookconfigurations"], resourceNames: ["litestream-hook"], verbs: ["patch"]}',
+        ),
+    ],
+    ids=["get secret", "create secret", "list pods", "patch configuration"],
+)
+def test_a_missing_permission_names_the_rule_to_add(server: Server, call: Any, rule: str) -> None:
+    server.api.rules.clear()
+    with pytest.raises(ClusterError, match="403") as caught:
+        ask(server, call)
+    assert rule in str(caught.value)
+    assert standin.USER in str(caught.value)
+    assert len(server.api.requests) == 1  # trying again would change nothing
+
+
+def test_a_permission_for_one_name_is_not_one_for_all(server: Server) -> None:
+    server.api.rules = [Rule(["get"], "", "secrets", NAMESPACE, ["other"])]
+    with pytest.raises(ClusterError, match="403"):
+        ask(server, lambda cluster: cluster.get_secret(NAMESPACE, SECRET))
+
+
+def test_a_server_of_another_ca_is_not_talked_to(server: Server) -> None:
+    async def main() -> None:
+        ca = certificate.make_ca("kubernetes", datetime.now(UTC))
+        (server.folder / "ca.crt").write_bytes(ca.certificate)
+        address = f"https://{server.host}:{server.port}"
+        cluster = Cluster(address, server.folder, lambda _: asyncio.sleep(0))
+        with pytest.raises(ClusterError, match="certificate verify failed"):
+            await cluster.get_secret(NAMESPACE, SECRET)
+        await cluster.close()
+
+    asyncio.run(main())
+    assert server.api.requests == []
+
+
+def test_a_changed_ca_of_the_api_server_is_picked_up(server: Server) -> None:
+    right = (server.folder / "ca.crt").read_bytes()
+
+    async def mend(_: float) -> None:
+        (server.folder / "ca.crt").write_bytes(right)
+
+    async def main() -> None:
+        ca = certificate.make_ca("kubernetes", datetime.now(UTC))
+        (server.folder / "ca.crt").write_bytes(ca.certificate)
+        cluster = Cluster(f"https://{server.host}:{server.port}", server.folder, mend)
+        assert await cluster.get_webhook_configuration(NAME)
+        await cluster.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"\xff", b'{"items": 3}'])
+def test_an_answer_that_is_none_is_an_error_in_words(
+    server: Server, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def call(*_: object, **__: object) -> bytes:
+        return body
+
+    async def calls(cluster: Cluster) -> None:
+        monkeypatch.setattr(cluster, "_call", call)
+        with pytest.raises(ClusterError, match="is not a list of Pods"):
+            await cluster.list_pods("apps", "a=b")
+
+    ask(server, calls)
+
+
+def test_outside_a_cluster_there_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert in_cluster({}, tmp_path) is None
+    assert not caplog.records
+    assert in_cluster({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, tmp_path) is None
+    assert "automountServiceAccountToken: true" in caplog.text
+
+
+def test_an_ipv6_service_address_is_bracketed(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    found = in_cluster({"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}, tmp_path)
+    assert found is not None
+    assert found.address == "https://[fd00::1]:6443"
+
+
+def test_the_stand_in_knows_what_a_real_one_refuses() -> None:
+    """The stand-in is only worth something if it says no."""
+
+    def handle(method: str, path: str, body: Any = None, kind: str = "application/json") -> int:
+        headers = {"authorization": f"Bearer {standin.TOKEN}", "content-type": kind}
+        return api.handle(standin.Request(method, path, headers, json.dumps(body).encode())).status
+
+    api = Api()
+    api.put("mutatingwebhookconfigurations", "", standin.configuration())
+    secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+    ours = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
+    strategic = "application/strategic-merge-patch+json"
+    assert handle("GET", "/api/v1/secrets") == 404
+    assert handle("GET", f"{secrets}/other") == 403
+    assert handle("DELETE", f"{secrets}/{SECRET}") == 403
+    assert handle("POST", secrets, secret() | {"type": "kubernetes.io/tls"}) == 422
+    assert handle("POST", secrets, secret(), "text/plain") == 415
+    assert handle("POST", secrets, secret()) == 201
+    assert handle("PUT", f"{secrets}/{SECRET}", secret() | {"type": "kubernetes.io/tls"}) == 422
+    assert handle("PATCH", ours, {}, "application/json") == 415
+    assert handle("PATCH", ours, {"webhooks": [{"name": "new"}]}, strategic) == 422
+    assert handle("PATCH", ours, {"metadata": {"resourceVersion": "1"}}, strategic) == 409
+    assert handle("GET", "/api/v1/namespaces/apps/pods?fieldSelector=spec.x!%3Dy") == 400
+
+
+def test_many_calls_at_once_share_the_connections(server: Server) -> None:
+    async def calls(cluster: Cluster) -> None:
+        await asyncio.gather(*(cluster.get_webhook_configuration(NAME) for _ in range(30)))
+
+    threads = threading.active_count()
+    ask(server, calls)
+    assert len(server.api.requests) == 30
+    assert threading.active_count() - threads <= 30
