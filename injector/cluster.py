@@ -230,7 +230,7 @@ class Cluster:
                     if attempt < ATTEMPTS - 1:
                         await self._sleep(_pause(attempt, asked))
         except TimeoutError:
-            message = f"the Kubernetes API did not {what} within {limit:g} s: {trouble}"
+            message = f"the Kubernetes API did not {what} within {limit:.1f} s: {trouble}"
             raise ClusterError(message) from None
         raise ClusterError(f"the Kubernetes API can't {what}: {trouble} ({ATTEMPTS} tries)")
 

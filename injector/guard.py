@@ -77,10 +77,15 @@ class Guard:
             return None
         label = f"{self._group}/replicates=true"
         try:
-            async with asyncio.timeout(LIMIT), self._turn:
-                pods = await self._cluster.list_pods(namespace, label, limit=LIMIT)
+            async with asyncio.timeout(LIMIT) as deadline:
+                await self._turn.acquire()
+            try:
+                left = (deadline.when() or 0) - asyncio.get_running_loop().time()
+                pods = await self._cluster.list_pods(namespace, label, limit=left)
+            finally:
+                self._turn.release()
         except (ClusterError, TimeoutError) as error:
-            return self._unknown(namespace, str(error) or f"no answer within {LIMIT:g} s")
+            return self._unknown(namespace, str(error) or f"too many others were asking for {LIMIT:g} s")
         # A Pod of the same name can't come to be beside it: the API server says so in its own words.
         others = [other for other in pods if not pod or other.name != pod]
         found = writer(others, replicas, f"{self._group}/status")

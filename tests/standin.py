@@ -397,9 +397,9 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(folder: Path, api: Api | None = None) -> Iterator[Server]:
+def serving(folder: Path) -> Iterator[Server]:
     """An Api behind HTTPS, and the files of a ServiceAccount in `folder`."""
-    api = api or Api()
+    api = Api()
     now = datetime.now(UTC)
     ca = certificate.make_ca("kubernetes", now)
     leaf = certificate.make_leaf(ca, ["kubernetes.default.svc", "127.0.0.1"], now)
