@@ -119,17 +119,16 @@ def facts(pem: bytes) -> Facts:
     certificate = _certificate(pem)
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = [str(name.value) for name in alternatives]
+        names = tuple(str(name.value) for name in alternatives)
     except x509.ExtensionNotFound:
-        names = []
-    except ValueError as error:
+        names = ()
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise BadCertificate(f"the certificate's extensions can't be read: {error}") from None
-    return Facts(
-        certificate.not_valid_before_utc,
-        certificate.not_valid_after_utc,
-        tuple(names),
-        certificate.issuer.rfc4514_string(),
-    )
+    try:
+        issuer = certificate.issuer.rfc4514_string()
+        return Facts(certificate.not_valid_before_utc, certificate.not_valid_after_utc, names, issuer)
+    except (ValueError, TypeError) as error:
+        raise BadCertificate(f"the certificate can't be read: {error}") from None
 
 
 def is_ca_named(pem: bytes, name: str) -> bool:
@@ -139,7 +138,7 @@ def is_ca_named(pem: bytes, name: str) -> bool:
     try:
         certificate = _certificate(pem)
         signs = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError, BadCertificate):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, TypeError, BadCertificate):
         return False
     return signs and certificate.subject == _named(name) and issued_by(pem, pem)
 
@@ -228,9 +227,9 @@ def _refusal(context: ssl.SSLContext, anchors: tuple[bytes, ...], name: str) -> 
         client.verify_flags & ~ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     )
     client.hostname_checks_common_name = False
-    for anchor in anchors:
-        client.load_verify_locations(cadata=anchor.decode("ascii"))
     try:
+        for anchor in anchors:
+            client.load_verify_locations(cadata=anchor.decode("ascii", "replace"))
         _handshake(client, context, name)
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
