@@ -95,10 +95,10 @@ def fields(shared: Shared) -> dict[str, bytes]:
 
 
 def write(secret: Object | None, namespace: str, name: str, shared: Shared) -> Object:
-    """The Secret that holds `shared`: a new one, or `secret` with its data replaced and all else kept."""
+    """The Secret that holds `shared`: a new one, or `secret` with our keys replaced and all else kept."""
     encoded = {key: base64.b64encode(value).decode() for key, value in fields(shared).items()}
     if secret is not None:
-        return secret | {"data": encoded}
+        return secret | {"data": (secret.get("data") or {}) | encoded}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -119,6 +119,6 @@ def signer(leaf: bytes, bundle: Sequence[bytes]) -> bytes | None:
 
 def _decoded(value: object) -> bytes:
     try:
-        return base64.b64decode(str(value), validate=True)
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else b""
     except (binascii.Error, ValueError):
         return b""

@@ -1,0 +1,707 @@
+"""What to do with the shared certificate at a moment, and replicas that do it against a stand-in's API."""
+
+import asyncio
+import base64
+import copy
+import logging
+import random
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, Store
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from injector.tls import BadCertificate, Certificates, rotation, source
+from injector.tls.certificate import Pair, blocks, facts, make_ca, make_leaf
+from injector.tls.rotation import PROPAGATION, SETTLE, decide
+from injector.tls.source import Shared
+from tests import standin
+from tests.standin import NAME as SERVICE
+from tests.standin import NAMESPACE, SECRET, Api, Direct, Fault, Server
+from tests.tls import (
+    CA_NAME,
+    NAME,
+    NAMES,
+    START,
+    Clock,
+    call,
+    certificates,
+    listening,
+    made,
+    mount,
+    opts,
+    published,
+    trusting,
+)
+
+DAY = timedelta(days=1)
+CA, LEAF = made(START)
+STORED = source.fields(Shared(CA, (), LEAF))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# The decision
+
+
+def test_the_first_one_makes_a_ca_and_a_leaf() -> None:
+    decision = decide(None, NAMES, START)
+    assert decision.change == "there is none yet"
+    assert not decision.damaged
+    assert decision.shared.old == ()
+    assert source.signer(decision.shared.leaf.certificate, [decision.shared.ca.certificate])
+
+
+def test_what_is_fine_is_kept() -> None:
+    for day in range(58):
+        decision = decide(STORED, NAMES, START + day * DAY)
+        assert decision.change == ""
+        assert decision.shared == Shared(CA, (), LEAF)
+
+
+def test_a_leaf_is_renewed_after_two_thirds_of_its_life_and_the_jitter() -> None:
+    assert decide(STORED, NAMES, START + 59 * DAY).change == ""
+    assert decide(STORED, NAMES, START + 60.1 * DAY).change == "the certificate's time has come"
+    assert decide(STORED, NAMES, START + 60.1 * DAY, jitter=0.05).change == ""
+    decision = decide(STORED, NAMES, START + 65 * DAY, jitter=0.05)
+    assert decision.change == "the certificate's time has come"
+    assert not decision.damaged
+    assert decision.shared.ca == CA
+
+
+def test_a_ca_is_renewed_beside_the_old_one_and_signs_only_after_everybody_knows_it() -> None:
+    at = START + 244 * DAY
+    leaf = make_leaf(CA, NAMES, at - 10 * DAY)
+    first = decide(source.fields(Shared(CA, (), leaf)), NAMES, at)
+    assert first.change == "the CA's time has come"
+    assert first.shared.leaf == leaf
+    assert blocks(first.shared.bundle) == blocks(first.shared.ca.certificate + CA.certificate)
+
+    stored = source.fields(first.shared)
+    assert decide(stored, NAMES, at + SETTLE - timedelta(seconds=1)).change == ""
+    second = decide(stored, NAMES, at + SETTLE)
+    assert second.change == "there is a new CA"
+    assert source.signer(second.shared.leaf.certificate, [first.shared.ca.certificate])
+    assert second.shared.bundle == first.shared.bundle
+
+    stored = source.fields(second.shared)
+    kept = decide(stored, NAMES, START + 364 * DAY, jitter=0.05)
+    assert CA.certificate.strip() in kept.shared.bundle
+    dropped = decide(source.fields(kept.shared), NAMES, START + 365 * DAY, jitter=0.05)
+    assert dropped.change == "an old CA is expired"
+    assert blocks(dropped.shared.bundle) == blocks(first.shared.ca.certificate)
+
+
+def damaged(**changes: bytes | None) -> dict[str, bytes]:
+    fields = {key.replace("_", "."): value for key, value in changes.items()}
+    return {key: value for key, value in (STORED | fields).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("stored", "at", "why", "same_ca"),
+    [
+        (damaged(tls_crt=b"x"), START, "tls.crt or tls.key: there is no certificate in it", True),
+        (damaged(tls_key=None), START, "there is no private key in it", True),
+        (damaged(tls_key=made(START)[1].key), START, "does not belong to the certificate", True),
+        (STORED, START + 91 * DAY, "the certificate is expired on 2026-04-01", True),
+        (STORED, START - DAY, "the CA is not valid before", False),
+        (STORED, START + 366 * DAY, "the CA is expired on 2027-01-01", False),
+        (damaged(ca_crt=b""), START, "ca.crt is empty", False),
+        (damaged(ca_key=LEAF.key), START, "the CA's key does not belong", False),
+        ({}, START, "ca.crt is empty", False),
+        (
+            source.fields(Shared(CA, (), make_leaf(CA, ["a.svc"], START))),
+            START,
+            f"the certificate is not for {NAME}",
+            True,
+        ),
+        (source.fields(Shared(CA, (), made(START)[1])), START, "not signed by a CA of ca.crt", True),
+        (
+            source.fields(Shared(make_ca("stranger", START), (), LEAF)),
+            START,
+            'the CA is a foreign one, or none that signs itself: "CN=stranger"',
+            False,
+        ),
+    ],
+)
+def test_what_is_wrong_is_replaced_and_named(
+    stored: dict[str, bytes], at: datetime, why: str, same_ca: bool
+) -> None:
+    decision = decide(stored, NAMES, at)
+    assert decision.damaged
+    assert why in decision.change
+    assert (decision.shared.ca == CA) is same_ca
+    assert decide(source.fields(decision.shared), NAMES, at).change == ""
+
+
+def test_a_lost_ca_stays_trusted_by_whoever_still_knew_it() -> None:
+    expired = make_ca(CA_NAME, START - 400 * DAY)
+    keep = [CA.certificate, expired.certificate, b"garbage", CA.certificate]
+    decision = decide({}, NAMES, START, keep=keep)
+    assert decision.shared.old == (CA.certificate,)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_from_any_secret_at_any_time_one_step_leads_to_a_valid_certificate(data: st.DataObject) -> None:
+    """Bytes cut, swapped between keys, or made up: after one write the next look finds nothing wrong."""
+    stored = dict(STORED)
+    for _ in range(data.draw(st.integers(0, 3))):
+        key = data.draw(st.sampled_from(sorted(STORED)))
+        text = stored.get(key, b"")
+        start = data.draw(st.integers(0, len(text)))
+        stored[key] = data.draw(
+            st.sampled_from(
+                [
+                    text[:start],
+                    text[:start] + data.draw(st.binary(max_size=9)) + text[start + 5 :],
+                    data.draw(st.sampled_from([*STORED.values(), b""])),
+                    text + text,
+                ]
+            )
+        )
+    at = START + data.draw(st.integers(-900, 900)) * DAY
+    decision = decide(stored, NAMES, at)
+    after = decide(source.fields(decision.shared), NAMES, at)
+    assert not after.damaged, after.change
+    leaf = facts(after.shared.leaf.certificate)
+    assert not leaf.problem_at(at)
+    assert source.signer(after.shared.leaf.certificate, blocks(after.shared.bundle))
+
+
+# Replicas and the API
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "account").mkdir()
+    with standin.serving(tmp_path / "account") as found:
+        found.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+        yield found
+
+
+@pytest.fixture
+def api() -> Api:
+    found = Api()
+    found.put("mutatingwebhookconfigurations", "", standin.configuration())
+    return found
+
+
+def replica(api: Api, clock: Clock, cert_dir: Path | str = "/nonexistent", **more: str) -> Certificates:
+    return certificates(Direct(api), clock, cert_dir, **more)
+
+
+def look(held: Certificates, times: int = 1) -> None:
+    async def main() -> None:
+        for _ in range(times):
+            await held._look(first=False)
+
+    asyncio.run(main())
+
+
+def served(held: Certificates) -> bytes:
+    assert held._shown is not None
+    return held._shown[0].certificate
+
+
+def patches(api: Api) -> int:
+    return sum(request.startswith("PATCH") for request in api.requests)
+
+
+def stored_in(api: Api) -> Shared:
+    return source.read(source.content(api.secret()), CA_NAME)
+
+
+@pytest.mark.slow
+def test_twenty_replicas_at_once_end_with_one_ca_and_one_certificate(server: Server) -> None:
+    """Each with its own connections, over TLS."""
+
+    async def main() -> None:
+        clusters = [server.cluster() for _ in range(20)]
+        replicas = [certificates(cluster, now) for cluster in clusters]
+        await asyncio.gather(*(held.start() for held in replicas))
+        assert all(held.ready() for held in replicas), [held.why_not_ready() for held in replicas]
+        assert len({served(held) for held in replicas}) == 1
+        bundle = stored_in(server.api).bundle
+        assert published(server.api) == [bundle, bundle]
+        assert len(blocks(bundle)) == 1
+        async with listening(replicas[7].ssl_context) as port:
+            await call(port, trusting(bundle))
+        await asyncio.gather(*(cluster.close() for cluster in clusters))
+
+    asyncio.run(main())
+
+
+def test_only_the_field_that_is_ours_is_patched_and_only_where_it_differs(api: Api) -> None:
+    foreign = standin.webhook("foreign.example.com", service="other", ca_bundle="Zm9yZWlnbg==")
+    ours = [standin.webhook("pods.example.com"), standin.webhook("workloads.example.com")]
+    api.put("mutatingwebhookconfigurations", "", standin.configuration(*ours, foreign))
+    before = api.configuration()
+    held = replica(api, Clock())
+    asyncio.run(held.start())
+    after = copy.deepcopy(api.configuration())
+    assert patches(api) == 1
+    assert after["webhooks"][2] == foreign
+    for webhook in after["webhooks"][:2]:
+        assert base64.b64decode(webhook["clientConfig"].pop("caBundle")) == stored_in(api).bundle
+    assert after["webhooks"][:2] == before["webhooks"][:2]
+    assert after["metadata"] | {"resourceVersion": ""} == before["metadata"] | {"resourceVersion": ""}
+    look(held, 5)
+    look(replica(api, Clock()), 2)
+    assert patches(api) == 1
+
+
+def test_a_bundle_that_somebody_else_took_away_is_written_again_with_advice(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = replica(api, Clock())
+    asyncio.run(held.start())
+    api.put("mutatingwebhookconfigurations", "", standin.configuration())
+    look(held)
+    assert published(api) == [stored_in(api).bundle] * 2
+    assert "tell your GitOps tool to ignore the field" in caplog.text
+
+
+def test_the_certificate_and_its_dates_are_told(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    held = replica(api, Clock())
+    asyncio.run(held.start())
+    current = held.current()
+    assert current is not None
+    assert current.source == "secret"
+    assert current.names == NAMES
+    assert current.not_after == START + 90 * DAY
+    assert current.issuer == f"CN={CA_NAME}"
+    assert "source secret" in caplog.text
+    assert "2026-04-01T00:00:00+00:00" in caplog.text
+    assert "PRIVATE" not in caplog.text
+
+
+@pytest.mark.parametrize("key", ["ca.crt", "ca.key", "tls.crt", "tls.key"])
+def test_a_damaged_secret_is_replaced_while_the_served_certificate_stays_trusted(
+    api: Api, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    first, second = replica(api, clock), replica(api, clock)
+    asyncio.run(first.start())
+    asyncio.run(second.start())
+    before, secret = served(first), api.secret()
+    api.put("secrets", NAMESPACE, secret | {"data": secret["data"] | {key: "ZGFtYWdlZA=="}})
+    restarted = replica(api, clock)  # knows nothing of before
+    asyncio.run(restarted.start())
+    assert f"Secret {SECRET} in namespace {NAMESPACE} was written: " in caplog.text
+    for held in (first, second):
+        assert accepted(published(api), before, clock.time)
+        look(held)
+        clock.time += PROPAGATION + timedelta(seconds=1)
+        look(held)
+    assert served(first) == served(second) == served(restarted) == stored_in(api).leaf.certificate
+    assert served(first) != before
+
+
+def test_a_deleted_secret_is_made_anew_without_a_gap(api: Api) -> None:
+    clock = Clock()
+    first, second = replica(api, clock), replica(api, clock)
+    asyncio.run(first.start())
+    asyncio.run(second.start())
+    before = served(first)
+    del api.objects["secrets", NAMESPACE, SECRET]
+    look(first)
+    assert served(first) == served(second) == before  # the API servers may not know the new CA yet
+    assert accepted(published(api), before, clock.time)
+    clock.time += PROPAGATION
+    look(first)
+    assert served(first) == stored_in(api).leaf.certificate != before
+    look(second)
+    assert served(second) == before
+    clock.time += PROPAGATION
+    look(second)
+    assert served(second) == served(first)
+
+
+FAULTS = [Fault(500, 99), Fault(0, 99), Fault(403, 99), Fault(409, 99), Fault(429, 99), Fault(401, 99)]
+
+
+@pytest.mark.parametrize("resource", ["secrets", "mutatingwebhookconfigurations"])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.status or "reset"))
+@pytest.mark.parametrize("when", ["start", "later"])
+def test_no_fault_of_the_api_stops_serving(server: Server, fault: Fault, resource: str, when: str) -> None:
+    async def main() -> None:
+        clock = Clock(now())
+        cluster = server.cluster()
+        cluster._sleep = clock.sleep
+        held = certificates(cluster, clock)
+        wrong = Fault(fault.status, fault.times, resource=resource)
+        if when == "later":
+            await held.start()
+            server.api.faults.append(wrong)
+            await held._look(first=False)
+            assert held.ready()
+            async with listening(held.ssl_context) as port:
+                await call(port, trusting(stored_in(server.api).bundle))
+        else:
+            server.api.faults.append(wrong)
+            await held.start()
+            assert not held.ready()
+            assert held.why_not_ready()
+        wrong.times = 0
+        await held._look(first=False)
+        assert held.ready(), held.why_not_ready()
+        await cluster.close()
+
+    asyncio.run(main())
+
+
+def test_losing_the_race_for_the_secret_means_adopting_the_winners(api: Api) -> None:
+    winner = replica(api, Clock())
+
+    class Late(Direct):
+        raced = False
+
+        async def create_secret(self, namespace: str, secret: dict[str, Any]) -> dict[str, Any]:
+            if not self.raced:
+                self.raced = True
+                await winner.start()
+            return await super().create_secret(namespace, secret)
+
+    late = certificates(Late(api), Clock())
+    asyncio.run(late.start())
+    assert served(late) == served(winner)
+    assert late.ready()
+
+
+def test_without_a_configuration_it_is_not_ready_and_says_what_to_apply(api: Api) -> None:
+    api.objects.clear()
+    held = replica(api, Clock())
+    asyncio.run(held.start())
+    assert not held.ready()
+    assert 'there is no MutatingWebhookConfiguration "litestream-hook"' in held.why_not_ready()
+    api.put("mutatingwebhookconfigurations", "", standin.configuration(standin.webhook("a.b.c", "other")))
+    look(held)
+    assert "no webhook of" in held.why_not_ready()
+    assert "SERVICE_NAME" in held.why_not_ready()
+    api.put("mutatingwebhookconfigurations", "", standin.configuration())
+    look(held)
+    assert held.ready()
+    assert held.why_not_ready() == ""
+
+
+def test_a_missing_permission_is_the_reason_for_not_being_ready(api: Api) -> None:
+    api.rules = [rule for rule in api.rules if "patch" not in rule.verbs]
+    held = replica(api, Clock())
+    asyncio.run(held.start())
+    assert 'resourceNames: ["litestream-hook"], verbs: ["get"]' in held.why_not_ready()
+
+
+# Mounted files
+
+
+def bundled(api: Api, *cas: Pair) -> None:
+    text = base64.b64encode(b"".join(ca.certificate for ca in cas)).decode()
+    hooks = [standin.webhook(name, ca_bundle=text) for name in ("pods.example.com", "workloads.example.com")]
+    api.put("mutatingwebhookconfigurations", "", standin.configuration(*hooks))
+
+
+def test_mounted_files_win_and_the_secret_is_not_asked_for(api: Api, tmp_path: Path) -> None:
+    mount(tmp_path, LEAF)
+    bundled(api, CA)
+    held = replica(api, Clock(), tmp_path)
+    asyncio.run(held.start())
+    assert held.ready()
+    current = held.current()
+    assert current is not None
+    assert current.source == "mounted"
+    assert not any("secrets" in request or "PATCH" in request for request in api.requests)
+
+
+def test_a_mounted_certificate_is_ready_once_the_callers_trust_it_and_stays_so(
+    api: Api, tmp_path: Path
+) -> None:
+    mount(tmp_path, LEAF)
+    held = replica(api, Clock(), tmp_path)
+    asyncio.run(held.start())
+    assert served(held) == LEAF.certificate
+    assert "there is no certificate in it" in held.why_not_ready()
+    bundled(api, made(START)[0])
+    look(held)
+    assert "does not trust the certificate" in held.why_not_ready()
+    bundled(api, CA)
+    look(held)
+    assert held.ready()
+    api.faults.append(Fault(500, 99))
+    look(held)
+    assert held.ready()
+
+
+def test_one_of_two_webhooks_that_does_not_trust_us_is_enough_to_wait(api: Api, tmp_path: Path) -> None:
+    mount(tmp_path, LEAF)
+    bundled(api, CA)
+    api.configuration()["webhooks"][1]["clientConfig"].pop("caBundle")
+    held = replica(api, Clock(), tmp_path)
+    asyncio.run(held.start())
+    assert not held.ready()
+
+
+def test_new_mounted_files_of_a_new_ca_wait_for_the_bundle(api: Api, tmp_path: Path) -> None:
+    clock = Clock()
+    mount(tmp_path, LEAF)
+    bundled(api, CA)
+    held = replica(api, clock, tmp_path)
+    asyncio.run(held.start())
+    new_ca, new_leaf = made(START)
+    mount(tmp_path, new_leaf)
+    look(held)
+    assert served(held) == LEAF.certificate
+    bundled(api, CA, new_ca)
+    look(held)
+    assert served(held) == LEAF.certificate
+    clock.time += PROPAGATION
+    look(held)
+    assert served(held) == new_leaf.certificate
+
+
+def test_new_mounted_files_are_served_at_once_when_the_api_cant_be_asked(api: Api, tmp_path: Path) -> None:
+    mount(tmp_path, LEAF)
+    bundled(api, CA)
+    held = replica(api, Clock(), tmp_path)
+    asyncio.run(held.start())
+    api.faults.append(Fault(500, 99))
+    newer = make_leaf(CA, NAMES, START)
+    mount(tmp_path, newer)
+    look(held)
+    assert served(held) == newer.certificate
+
+
+@pytest.mark.parametrize("key", [b"", b"garbage", made(START)[1].key])
+def test_bad_new_files_keep_the_old_certificate_and_say_why_once(
+    tmp_path: Path, key: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    mount(tmp_path, LEAF)
+    held = certificates(None, Clock(), tmp_path)
+    asyncio.run(held.start())
+    mount(tmp_path, Pair(LEAF.certificate, key))
+    look(held, 3)
+    assert served(held) == LEAF.certificate
+    assert held.ready()
+    assert caplog.text.count("the certificate in use stays") == 1
+    newer = make_leaf(CA, NAMES, START)
+    mount(tmp_path, newer)
+    look(held)
+    assert served(held) == newer.certificate
+
+
+def test_bad_files_at_the_start_are_an_error(tmp_path: Path) -> None:
+    mount(tmp_path, Pair(LEAF.certificate, made(START)[1].key))
+    with pytest.raises(BadCertificate, match=f"{tmp_path}: the private key does not belong"):
+        asyncio.run(certificates(None, Clock(), tmp_path).start())
+
+
+def test_files_that_vanish_keep_the_certificate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mount(tmp_path, LEAF)
+    held = certificates(None, Clock(), tmp_path)
+    asyncio.run(held.start())
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).unlink()
+    look(held)
+    assert served(held) == LEAF.certificate
+    assert "the files are gone" in caplog.text
+
+
+def test_files_that_appear_later_take_over_from_the_secret(api: Api, tmp_path: Path) -> None:
+    clock = Clock()
+    held = replica(api, clock, tmp_path)
+    asyncio.run(held.start())
+    leaf = make_leaf(stored_in(api).ca, NAMES, START)
+    mount(tmp_path, leaf)
+    look(held)
+    clock.time += PROPAGATION
+    look(held)
+    current = held.current()
+    assert current is not None
+    assert current.source == "mounted"
+    assert served(held) == leaf.certificate
+
+
+# Outside a cluster
+
+
+def test_outside_a_cluster_a_pair_is_made_and_the_path_of_its_ca_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main() -> Path:
+        held = certificates(None, now)
+        await held.start()
+        assert held.ready()
+        assert held._local is not None
+        ca = held._local / "ca.crt"
+        assert str(ca) in caplog.text
+        assert [path.name for path in ca.parent.iterdir()] == ["ca.crt"]  # no key on the disk
+        task = asyncio.create_task(held.run())
+        async with listening(held.ssl_context) as port:
+            for name in ("localhost", "127.0.0.1", NAME):
+                await call(port, trusting(ca.read_bytes()), name)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return ca
+
+    assert not asyncio.run(main()).exists()
+
+
+# The loop and the years
+
+
+def test_the_loop_survives_what_nobody_thought_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, api: Api
+) -> None:
+    async def main() -> None:
+        clock = Clock()
+        held = replica(api, clock)
+        await held.start()
+        looks = 0
+
+        async def bad(*, first: bool) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                raise asyncio.CancelledError
+            raise RuntimeError("unthought of")
+
+        monkeypatch.setattr(held, "_look", bad)
+        with pytest.raises(asyncio.CancelledError):
+            await held.run()
+        assert looks == 3
+        assert held.ready()
+        # Patient while all is well, soon while something is awaited.
+        assert timedelta(seconds=3 * 0.9 * rotation.POLL) <= clock.time - START
+
+    asyncio.run(main())
+    assert caplog.text.count("going on with what is served") == 2
+
+
+def accepted(bundles: list[bytes], leaf: bytes, at: datetime, name: str = NAME) -> bool:
+    """Whether cryptography's verifier, with each caBundle, accepts a leaf."""
+    for bundle in bundles:
+        store = Store(x509.load_pem_x509_certificates(bundle))
+        verifier = PolicyBuilder().store(store).time(at).build_server_verifier(x509.DNSName(name))
+        try:
+            verifier.verify(x509.load_pem_x509_certificate(leaf), [])
+        except x509.verification.VerificationError:
+            return False
+    return True
+
+
+@pytest.mark.slow
+def test_five_years_of_rotation_never_fail_a_client_that_connects_every_hour(api: Api) -> None:
+    """Three replicas that look in turn, are restarted now and then, and are cut off for days.
+
+    The client trusts the caBundle of this hour, and the one of an API server that is one look behind.
+    The API has no socket here and the handshakes happen in memory, or it would take hours.
+    """
+    dice = random.Random(5)
+    clock = Clock()
+
+    async def main() -> tuple[int, set[bytes], set[bytes]]:
+        replicas = [replica(api, clock) for _ in range(3)]
+        for held in replicas:
+            await held.start()
+        cut_off = {0: 0, 1: 0, 2: 0}
+        leaves: set[bytes] = set()
+        cas: set[bytes] = set()
+        connections = 0
+        behind = published(api)
+        for hour in range(5 * 365 * 24):
+            clock.time += timedelta(hours=1)
+            turn = hour % 3
+            if dice.random() < 0.0005:
+                cut_off[turn] = hour + dice.randrange(1, 5 * 24)
+            if hour >= cut_off[turn]:
+                if dice.random() < 0.001:
+                    replicas[turn] = replica(api, clock)
+                    await replicas[turn].start()
+                await replicas[turn]._look(first=False)
+            bundles = published(api)
+            leaf = served(dice.choice(replicas))
+            assert accepted(bundles[:1], leaf, clock.time), hour
+            if bundles != behind or leaf not in leaves:
+                for held in replicas:
+                    assert held.ready()
+                    assert accepted(bundles, served(held), clock.time), hour
+                    assert accepted(behind, served(held), clock.time), hour
+                    handshake(held, bundles[0])
+            behind = bundles
+            connections += 1
+            leaves.add(leaf)
+            cas.update(blocks(bundles[0]))
+        assert len(blocks(published(api)[0])) <= 2
+        return connections, leaves, cas
+
+    connections, leaves, cas = asyncio.run(main())
+    assert connections == 43_800
+    assert len(leaves) > 25
+    assert len(cas) >= 7
+
+
+def handshake(held: Certificates, bundle: bytes) -> None:
+    """A handshake in memory, through the outer context and its callback; dates are checked elsewhere."""
+    client = trusting(bundle)
+    client.verify_flags = ssl.VerifyFlags(client.verify_flags | 0x200000)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, there, server_hostname=NAME)
+    theirs = held.ssl_context.wrap_bio(there, back, server_side=True)
+    for side in (ours, theirs, ours, theirs):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    assert ours.version() == "TLSv1.3"
+
+
+def test_a_clock_that_jumps_ahead_and_back_ends_well(api: Api) -> None:
+    clock = Clock()
+    held = replica(api, clock)
+    asyncio.run(held.start())
+    for jump in (400 * DAY, -400 * DAY):
+        clock.time += jump
+        for _ in range(3):
+            look(held)
+            clock.time += PROPAGATION
+        assert accepted(published(api), served(held), clock.time)
+
+
+def test_the_option_names_reach_the_calls(api: Api) -> None:
+    names: dict[str, Callable[[], object]] = {
+        "TLS_SECRET_NAME": lambda: api.objects["secrets", "other-ns", "other-secret"],
+        "WEBHOOK_CONFIGURATION_NAME": lambda: api.objects["mutatingwebhookconfigurations", "", "other"],
+    }
+    webhook = standin.webhook("pods.example.com", "other-service")
+    webhook["clientConfig"]["service"]["namespace"] = "other-ns"
+    configuration = standin.configuration(webhook)
+    configuration["metadata"]["name"] = "other"
+    api.put("mutatingwebhookconfigurations", "", configuration)
+    api.rules = [standin.Rule(rule.verbs, rule.group, rule.resource) for rule in api.rules]
+    environment = {
+        "POD_NAMESPACE": "other-ns",
+        "SERVICE_NAME": "other-service",
+        "TLS_SECRET_NAME": "other-secret",
+        "WEBHOOK_CONFIGURATION_NAME": "other",
+    }
+    held = replica(api, Clock(), **environment)
+    asyncio.run(held.start())
+    assert held.ready(), held.why_not_ready()
+    current = held.current()
+    assert current is not None
+    assert current.names == ("other-service.other-ns.svc", "other-service.other-ns.svc.cluster.local")
+    for found in names.values():
+        assert found()
+    assert opts().service_name == SERVICE
