@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -58,8 +59,18 @@ class _Status(msgspec.Struct):
 class Guard:
     """Asks the API who else writes; at most IN_FLIGHT questions at a time, the others wait."""
 
-    def __init__(self, cluster: Cluster | None, on_error: str = "deny", variant: str = "") -> None:
-        """Without a cluster there is nobody to ask: every Pod passes. `on_error` is `deny` or `allow`."""
+    def __init__(
+        self,
+        cluster: Cluster | None,
+        on_error: str = "deny",
+        variant: str = "",
+        observe: Callable[[str, float], None] = lambda _result, _seconds: None,
+    ) -> None:
+        """Without a cluster there is nobody to ask: every Pod passes. `on_error` is `deny` or `allow`.
+
+        `observe` is told of every question: `free`, `taken` or `unknown`, and the seconds it took.
+        """
+        self._observe = observe
         self._cluster = cluster
         self._on_error = on_error
         self._group = f"{variant}.{GROUP}" if variant else GROUP
@@ -76,6 +87,7 @@ class Guard:
         if self._cluster is None or not replicas:
             return None
         label = f"{self._group}/replicates=true"
+        start = time.perf_counter()
         try:
             async with asyncio.timeout(LIMIT) as deadline:
                 await self._turn.acquire()
@@ -85,10 +97,12 @@ class Guard:
             finally:
                 self._turn.release()
         except (ClusterError, TimeoutError) as error:
+            self._observe("unknown", time.perf_counter() - start)
             return self._unknown(namespace, str(error) or f"too many others were asking for {LIMIT:g} s")
         # A Pod of the same name can't come to be beside it: the API server says so in its own words.
         others = [other for other in pods if not pod or other.name != pod]
         found = writer(others, replicas, f"{self._group}/status")
+        self._observe("free" if found is None else "taken", time.perf_counter() - start)
         return None if found is None else denial(namespace, found)
 
     def _unknown(self, namespace: str, why: str) -> str | None:
