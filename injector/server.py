@@ -1,0 +1,256 @@
+"""Serving: three ports in one process, from the first log line to the last answer after SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import functions_framework.aio
+import uvloop
+
+from injector import __version__, cluster, guard, log, metrics, options, tls
+from injector.listener import Listener
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+
+    from injector.options import Options
+    from injector.pod import Injection
+    from injector.webhook import Guard
+
+    Routes = Mapping[str, Callable[[], tuple[int, str, bytes]]]
+
+MAIN: Final = Path(__file__).resolve().parent.parent / "main.py"
+CONNECTIONS: Final = 1000
+PROBE_CONNECTIONS: Final = 50
+OTHER_DESCRIPTORS: Final = 64  # files, sockets to the API server, the event loop's own
+RESTART_SECONDS: Final = 5.0
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+class ListenError(Exception):
+    """A port can't be served on: one sentence that says why and what to change."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` one flag an option; what is not given comes from the environment."""
+    group = parser.add_argument_group("options", "Each has an environment variable; a flag wins over it.")
+    for option in options.OPTIONS:
+        group.add_argument(
+            option.flag,
+            dest=option.field,
+            metavar=option.variable,
+            help=f"{option.meaning} (default: {option.default or 'empty'})".replace("%", "%%"),
+        )
+
+
+def read_arguments(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Options:
+    """Options from flags, the environment and defaults, in this order.
+
+    Raises InvalidOptions with one line for every option that is wrong, wherever it was given.
+    """
+    flags = {option.variable: getattr(arguments, option.field) for option in options.OPTIONS}
+    return options.read({**environment, **{name: text for name, text in flags.items() if text is not None}})
+
+
+def serve(chosen: Options) -> int:
+    """Serve until SIGTERM or SIGINT, then finish what was begun; the exit code, 0 if all went well.
+
+    1: a port can't be served on, or there is no usable certificate; the last line says why.
+    """
+    log.configure(chosen)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(chosen))
+        except (ListenError, tls.BadCertificate) as problem:
+            log.event(logging.ERROR, str(problem))
+            return 1
+    return 0
+
+
+async def _serve(chosen: Options) -> None:
+    stopping = asyncio.Event()
+    _catch_signals(stopping)
+    api = cluster.in_cluster(os.environ)
+    certificates = tls.open_certificates(chosen, api)
+    readiness = functools.partial(_readiness, stopping, certificates)
+    app = functions_framework.aio.create_asgi_app("mutate", str(MAIN), "http")  # type: ignore[no-untyped-call]
+    app.state.options, app.state.guard = chosen, _guard(chosen, api)
+    webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
+    pages = [
+        _listener(
+            "metrics",
+            "METRICS_BIND_ADDRESS",
+            chosen.metrics_bind_address,
+            _pages({"/metrics": functools.partial(_metrics, readiness, certificates)}),
+            PROBE_CONNECTIONS,
+        ),
+        _listener(
+            "health",
+            "HEALTH_PROBE_BIND_ADDRESS",
+            chosen.health_probe_bind_address,
+            _pages({"/healthz": lambda: (200, TEXT, b"ok\n"), "/readyz": readiness}),
+            PROBE_CONNECTIONS,
+        ),
+    ]
+    stopped = asyncio.create_task(stopping.wait())
+    others = [asyncio.create_task(listener.run()) for listener in pages]
+    starting = asyncio.create_task(certificates.start())  # probes are answered while it asks the API
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        await starting
+    serving = asyncio.create_task(webhook.run())
+    rotating = asyncio.create_task(_forever("certificates", certificates.run))
+    _announce(chosen, webhook, pages, certificates)
+    await asyncio.wait({stopped, serving, *others}, return_when=asyncio.FIRST_COMPLETED)
+    log.event(logging.INFO, "stopping: answering what was begun")
+    await webhook.stop()
+    await serving
+    for listener in pages:
+        await listener.stop()
+    await asyncio.gather(*others)
+    for task in (starting, rotating):
+        task.cancel()
+    await asyncio.gather(starting, rotating, return_exceptions=True)
+    if api is not None:
+        await api.close()
+    log.event(logging.INFO, "stopped")
+
+
+def _catch_signals(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+            # Not SIG_DFL: the kernel ignores that for the first process of a container.
+            signal.signal(number, lambda caught, _: os._exit(128 + caught))
+        stopping.set()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+
+
+async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await run()
+        except Exception:
+            logging.getLogger(log.ROOT).exception(
+                "%s stopped, starts again in %d s", name, RESTART_SECONDS, extra={"repeats": name}
+            )
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+def _guard(chosen: Options, api: cluster.Cluster | None) -> Guard | None:
+    """The single-writer guard as the webhook calls it, measured; None without a cluster."""
+    asked = guard.Guard(api, chosen.guard_on_error, chosen.variant, metrics.guard_lookup)
+    if api is None:
+        return None
+
+    async def ask(namespace: str, name: str, injection: Injection) -> str | None:
+        settings = injection.settings
+        replicas = {
+            guard.Replica(settings.bucket, settings.endpoint or "", path) for path in injection.replicas.values()
+        }
+        return await asked.other_writer(namespace, name, replicas)
+
+    return ask
+
+
+def _room() -> int:
+    """How many connections /mutate may have, so that file descriptors are left for all else."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(8, min(CONNECTIONS, limit - OTHER_DESCRIPTORS - 2 * PROBE_CONNECTIONS))
+
+
+def _listener(name: str, variable: str, address: tuple[str, int], *rest: Any) -> Listener:  # noqa: ANN401
+    try:
+        return Listener(name, address, *rest)
+    except socket.gaierror:
+        why = f"{address[0]} is no address of this machine: set {'HOST' if name == 'https' else variable}"
+    except OSError as problem:
+        why = {
+            errno.EADDRINUSE: f"it is taken by another process: stop that one, or set {variable}",
+            errno.EACCES: f"ports below 1024 need privileges: set {variable} to a higher one",
+            errno.EADDRNOTAVAIL: "this machine has no such address: set " + ("HOST" if name == "https" else variable),
+        }.get(problem.errno or 0, problem.strerror or str(problem))
+    raise ListenError(f"can't listen on {_at(*address)}: {why}")
+
+
+def _readiness(stopping: asyncio.Event, certificates: tls.Certificates) -> tuple[int, str, bytes]:
+    if stopping.is_set():
+        return 503, TEXT, b"stopping\n"
+    if not certificates.ready():
+        return 503, TEXT, f"{certificates.why_not_ready()}\n".encode()
+    return 200, TEXT, b"ok\n"
+
+
+def _metrics(readiness: Callable[[], tuple[int, str, bytes]], certificates: tls.Certificates) -> tuple[int, str, bytes]:
+    if current := certificates.current():
+        metrics.certificate(current.source, current.not_after)
+    metrics.ready.set(readiness()[0] == 200)
+    body, content_type = metrics.page()
+    return 200, content_type, body
+
+
+def _pages(routes: Routes) -> Callable[..., Awaitable[None]]:
+    """An ASGI application of a few pages to GET."""
+
+    async def app(
+        scope: MutableMapping[str, Any], _receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]
+    ) -> None:
+        if scope["method"] not in {"GET", "HEAD"}:
+            status, content_type, body = 405, TEXT, b"GET it\n"
+        elif page := routes.get(scope["path"]):
+            status, content_type, body = page()
+        else:
+            status, content_type, body = 404, TEXT, f"here: {', '.join(routes)}\n".encode()
+        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+        if status == 405:
+            headers += [(b"allow", b"GET, HEAD"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def _announce(chosen: Options, webhook: Listener, others: list[Listener], certificates: tls.Certificates) -> None:
+    """Say what is served where: a few lines on a terminal, fields elsewhere."""
+    current = certificates.current()
+    source, until = (current.source, f"{current.not_after:%Y-%m-%d}") if current else ("none yet", "")
+    where = {
+        f"https://{_at(chosen.host, webhook.port)}/mutate": f"certificate: {source}" + (until and f", until {until}"),
+        f"http://{_at(chosen.metrics_bind_address[0], others[0].port)}/metrics": "for Prometheus",
+        f"http://{_at(chosen.health_probe_bind_address[0], others[1].port)}/readyz": "and /healthz: probes",
+    }
+    if chosen.log_format == "json" or not sys.stderr.isatty():
+        log.event(
+            logging.INFO,
+            "serving",
+            version=__version__,
+            **dict(zip(("mutate", "metrics", "readyz"), where, strict=True)),
+            certificate=source,
+            certificateUntil=until,
+        )
+        return
+    bold, plain = ("\x1b[1m", "\x1b[0m") if log.colored(os.environ) else ("", "")
+    width = max(map(len, where))
+    lines = [f"{bold}litestream-hook {__version__}{plain}, Ctrl+C stops it"]
+    lines += [f"  {bold}{url:<{width}}{plain}  {note}" for url, note in where.items()]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
