@@ -2,31 +2,47 @@
 
 import asyncio
 import os
+import time
 
 import functions_framework.aio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from injector import options, webhook
+from injector import log, metrics, options, webhook
 
 BODY_SECONDS = 10  # the API server's own time limit for a webhook
-
-_options = options.read(os.environ)
+TEXT = "text/plain; charset=utf-8"
 
 
 @functions_framework.aio.http
 async def mutate(request: Request) -> Response:
-    """Answers one HTTP request: an AdmissionReview in, an AdmissionReview out (see injector/webhook.py)."""
+    """Answers one HTTP request: an AdmissionReview in, an AdmissionReview out (see injector/webhook.py).
+
+    `injector.server` puts its options and guard into the application's state; under plain functions-framework
+    they are the environment's, and there is no guard.
+    """
+    start = time.perf_counter()
+    answer, headers = await _answer(request)
+    seconds = time.perf_counter() - start
+    log.admission(answer.record, seconds)
+    metrics.observe(answer.record, seconds)
+    return Response(answer.body, answer.status, headers, answer.content_type)
+
+
+async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | None]:
+    state = request.app.state
+    if not hasattr(state, "options"):
+        state.options, state.guard = options.read(os.environ), None
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _body(request)
     except TimeoutError:
-        return Response(f"the body did not come within {BODY_SECONDS} s", 408, {"connection": "close"})
+        late = f"the body did not come within {BODY_SECONDS} s".encode()
+        return webhook.Answer(408, late, TEXT, webhook.Record("bad-request", "late")), {"connection": "close"}
     except ClientDisconnect:
-        return Response(status_code=400)
-    answer = await webhook.answer(request.method, request.url.path, body, _options)
-    headers = {"allow": "POST"} if answer.status == 405 else {"connection": "close"} if body is None else None
-    return Response(answer.body, answer.status, headers, answer.content_type)
+        return webhook.Answer(400, b"", TEXT, webhook.Record("bad-request", "gone")), None
+    answer = await webhook.answer(request.method, request.url.path, body, state.options, state.guard)
+    return answer, {"allow": "POST"} if answer.status == 405 else None
 
 
 async def _body(request: Request) -> bytes | None:
