@@ -1,0 +1,54 @@
+"""A webhook under attack, and the client that must not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import ROOT, Replica, running
+
+SLOWEST_SECONDS = 1.0
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    """One webhook."""
+    with running(tmp_path) as replica:
+        yield replica
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """One webhook for all tests of a module that do it no lasting harm."""
+    with running(tmp_path_factory.mktemp("shared")) as replica:
+        yield replica
+
+
+@contextlib.contextmanager
+def unharmed(*replicas: Replica) -> Iterator[None]:
+    """While this lasts, a client sends 100 requests a second; it must see no error and no slow answer."""
+    ports = [str(replica.port) for replica in replicas]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.client", str(replicas[0].ca), *ports],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"started\n"
+            yield
+            out, _ = client.communicate(timeout=30)
+        except BaseException:
+            client.kill()
+            raise
+    seen = json.loads(out)
+    assert seen["problems"] == []
+    assert seen["answers"] > 0
+    assert seen["slowest"] < SLOWEST_SECONDS

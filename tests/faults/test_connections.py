@@ -1,0 +1,116 @@
+"""Clients that hold connections, on purpose or not, without sending what they should."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import unharmed
+from tests.running import HASTY, NAME, Replica, review, running
+
+pytestmark = pytest.mark.slow
+
+
+@contextlib.contextmanager
+def connections(replica: Replica, count: int) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(("127.0.0.1", replica.port), 30)) for _ in range(count)]
+
+
+def hello() -> bytes:
+    """The first message of a TLS client."""
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=NAME)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def test_silent_connections_are_ended_and_hurt_nobody(replica: Replica) -> None:
+    with unharmed(replica), connections(replica, 500) as silent:
+        while replica.metric('litestream_hook_connections{port="https"}') < 500:
+            time.sleep(0.05)
+        for one in silent:
+            assert one.recv(1) == b""
+    assert replica.metric('litestream_hook_connections_ended_total{port="https",reason="handshake"}') == 500
+
+
+def test_half_handshakes_are_ended_and_hurt_nobody(replica: Replica) -> None:
+    with unharmed(replica), connections(replica, 200) as half:
+        for number, one in enumerate(half):
+            one.sendall(hello()[: 50 if number % 2 else None])
+        for one in half:
+            with contextlib.suppress(ConnectionResetError):
+                while one.recv(65536):
+                    pass
+    assert replica.metric('litestream_hook_connections_ended_total{port="https",reason="handshake"}') == 200
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_byte_a_second_wins_no_time(tmp_path: Path, part: str) -> None:
+    body = review()
+    head = f"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with running(tmp_path, prelude=HASTY) as replica, unharmed(replica), contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(replica.connect()) for _ in range(20)]
+        if part == "body":
+            for one in slow:
+                one.sendall(head)
+        start = time.monotonic()
+        with contextlib.suppress(OSError):
+            for byte in b"POST /mutate?timeout=10s HTTP/1.1" if part == "headers" else body:
+                for one in slow:
+                    one.sendall(bytes([byte]))
+                time.sleep(1)
+        assert time.monotonic() - start < 20
+        ended = 'litestream_hook_connections_ended_total{port="https",reason="receiving-too-long"}'
+        assert replica.metric(ended) == 20
+
+
+def test_when_descriptors_run_out_the_silent_make_room(tmp_path: Path) -> None:
+    few = ["prlimit", "--nofile=256:256"]
+    with running(tmp_path, prefix=few) as replica, unharmed(replica), connections(replica, 500):
+        time.sleep(1)
+        assert replica.metric('litestream_hook_connections_ended_total{port="https",reason="shed"}') > 300
+
+
+def test_probes_answer_while_their_port_is_flooded(replica: Replica) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", replica.health_port), 30))
+        assert replica.get("readyz") == (200, "ok\n")
+        assert replica.get("healthz") == (200, "ok\n")
+        assert replica.metric('litestream_hook_connections_ended_total{port="health",reason="shed"}') >= 150
+
+
+def test_bodies_that_never_end_share_a_bounded_memory(replica: Replica) -> None:
+    piece = b" " * 2**20
+    before = replica.metric("process_resident_memory_bytes")
+    with unharmed(replica), contextlib.ExitStack() as stack:
+        open_ = [stack.enter_context(replica.connect()) for _ in range(30)]
+
+        def send(one: ssl.SSLSocket) -> None:
+            with contextlib.suppress(OSError):
+                one.sendall(b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n")
+                for _ in range(7):
+                    one.sendall(piece)
+                one.recv(1)
+
+        threads = [threading.Thread(target=send, args=(one,)) for one in open_]
+        for thread in threads:
+            thread.start()
+        time.sleep(3)
+        grown = replica.metric("process_resident_memory_bytes") - before
+        assert replica.metric('litestream_hook_connections_ended_total{port="https",reason="memory"}') > 10
+        assert grown < 200 * 2**20
+        for one in open_:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()

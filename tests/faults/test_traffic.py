@@ -1,0 +1,162 @@
+"""Bytes that are not what they should be, or too many of them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.conftest import unharmed
+from tests.running import Replica, review
+
+pytestmark = pytest.mark.slow
+
+POST = b"POST /mutate HTTP/1.1\r\nHost: x\r\n"
+
+
+def send(replica: Replica, data: bytes) -> bytes:
+    """What comes back for `data` until the server closes, or is silent for a while."""
+    answer = b""
+    with (
+        replica.connect(timeout=2) as client,
+        contextlib.suppress(TimeoutError, ConnectionError, ssl.SSLError),
+    ):
+        client.sendall(data)
+        while piece := client.recv(65536):
+            answer += piece
+    return answer
+
+
+def in_threads(count: int, action: Callable[[int], object]) -> None:
+    threads = [threading.Thread(target=action, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_bodies_of_40_mb_are_refused_and_not_kept(replica: Replica) -> None:
+    before = replica.metric("process_resident_memory_bytes")
+    body = b" " * 40 * 10**6
+    announced = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    answers = []
+    with unharmed(replica):
+        for _ in range(3):
+            in_threads(2, lambda number: answers.append(send(replica, (announced, chunked)[number])))
+    assert [answer.split(b" ")[1] for answer in answers if answer] == [b"413"] * 6
+    assert replica.metric("process_resident_memory_bytes") - before < 100 * 2**20
+
+
+MALFORMED = {
+    "no HTTP": b"\x00\x01\x02 hello\r\n\r\n",
+    "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "length and chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "negative length": POST + b"Content-Length: -1\r\n\r\n",
+    "huge length": POST + b"Content-Length: 99999999999999999999999\r\n\r\n",
+    "bad chunk": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "control characters": b"POST /mutate HTTP/1.1\r\nHost: x\r\nX: \x00\x07\r\n\r\n",
+    "no host, odd method": b"BREW /mutate HTTP/1.1\r\n\r\n",
+    "headers without end": POST + b"X: " + b"a" * 200_000,
+    "many headers": POST + b"".join(b"X-%d: 1\r\n" % n for n in range(50_000)),
+    "trailers without end": POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: 1\r\n" * 50_000,
+    "authority for a path": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_http_is_answered_400_and_closed(shared: Replica, what: str) -> None:
+    answer = send(shared, MALFORMED[what])
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert shared.get("healthz")[0] == 200
+
+
+def test_malformed_http_hurts_nobody(replica: Replica) -> None:
+    with unharmed(replica):
+        in_threads(8, lambda number: [send(replica, data) for data in list(MALFORMED.values())[number::8]])
+
+
+def test_an_upgrade_is_not_made(shared: Replica) -> None:
+    """No WebSocket, no HTTP/2 in the clear: the request is answered as if nothing had been asked."""
+    for protocol in (b"websocket", b"h2c"):
+        head = POST + b"Connection: Upgrade, close\r\nUpgrade: " + protocol + b"\r\nContent-Length: 2\r\n\r\n{}"
+        assert send(shared, head).split(b" ")[1] in {b"400", b""}
+
+
+def test_pipelined_requests_are_answered_in_order(shared: Replica) -> None:
+    count = 10
+    requests = []
+    for number in range(count):
+        body = review(f"uid-{number}")
+        last = b"Connection: close\r\n" if number == count - 1 else b""
+        requests.append(POST + last + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    answer = send(shared, b"".join(requests))
+    places = [answer.find(f'"uid-{number}"'.encode()) for number in range(count)]
+    assert answer.count(b"HTTP/1.1 200 OK") == count
+    assert places == sorted(places)
+    assert places[0] > 0
+
+
+def test_endless_pipelining_hurts_nobody(replica: Replica) -> None:
+    body = review()
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    before = replica.metric("process_resident_memory_bytes")
+    with unharmed(replica):
+        in_threads(4, lambda _: [send(replica, request * 2000) for _ in range(2)])
+    assert replica.metric("process_resident_memory_bytes") - before < 100 * 2**20
+
+
+def test_a_client_that_does_not_read_its_answers_hurts_nobody(replica: Replica) -> None:
+    body = review()
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    before = replica.metric("process_resident_memory_bytes")
+
+    def flood(_: int) -> None:
+        with replica.connect(timeout=4) as client, contextlib.suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            while True:
+                client.sendall(request)
+
+    with unharmed(replica):
+        in_threads(4, flood)
+    assert replica.metric("process_resident_memory_bytes") - before < 100 * 2**20
+
+
+def test_1000_garbage_requests_a_second_fill_no_disk(replica: Replica) -> None:
+    seconds, workers = 4, 2
+    log_before = replica.stderr.stat().st_size
+    sent = [0] * workers
+
+    def litter(number: int) -> None:
+        chance = random.Random(number)
+        end = time.monotonic() + seconds
+        client = replica.connect()
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            for kind in range(50):
+                body = chance.randbytes(200) if kind % 2 else b'{"request": []}'
+                client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                client.recv(65536)
+                sent[number] += 1
+            client.close()
+            client = replica.connect()
+            client.sendall(b"\x00\r\n\r\n")
+            client.close()
+            client = replica.connect()
+            time.sleep(max(0.0, 0.1 - (time.monotonic() - begun)))
+        client.close()
+
+    with unharmed(replica):
+        in_threads(workers, litter)
+    admissions = sum(line["message"] == "admission" for line in replica.lines())
+    written = replica.stderr.stat().st_size - log_before - admissions * 400
+    assert sum(sent) > 500
+    assert written < 20_000
