@@ -44,10 +44,8 @@ class Result(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (0: fine, 1: something found, 2: unreadable or wrong call)."""
     parsed = _parser().parse_args(arguments)
-    flags = {option.variable: getattr(parsed, option.variable, None) for option in options.OPTIONS}
-    environment = {**os.environ, **{name: text for name, text in flags.items() if text is not None}}
     try:
-        code: int = parsed.run(parsed, options.read(environment))
+        code: int = parsed.run(parsed, options.read_flags(parsed, os.environ))
     except InvalidOptions as invalid:
         print(invalid, file=sys.stderr)
         return UNREADABLE
@@ -62,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m injector",
         description="Gives SQLite databases in Kubernetes Pods a Litestream replica.",
-        epilog="Options can be given by the environment variables of the same names too.",
     )
     parser.add_argument("--version", action="version", version=f"litestream-hook {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -79,8 +76,13 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "print the table of annotations"
     command = commands.add_parser("annotations", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    _add_options(command, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
+    options.add_flags(command, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
     command.set_defaults(run=_run_annotations)
+
+    text = "serve the webhook over TLS, as the container does"
+    command = commands.add_parser("serve", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    options.add_flags(command)
+    command.set_defaults(run=_run_serve)
     return parser
 
 
@@ -89,19 +91,7 @@ def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-n", "--namespace", default="default", help="namespace of objects that name none (default: %(default)s)"
     )
-    _add_options(command, CORE_OPTIONS)
-
-
-def _add_options(command: argparse.ArgumentParser, variables: Sequence[str]) -> None:
-    for option in options.OPTIONS:
-        if option.variable in variables:
-            default = f"; default: {option.default}" if option.default else ""
-            command.add_argument(
-                option.flag,
-                dest=option.variable,
-                metavar=option.variable,
-                help=f"{option.meaning} (environment: {option.variable}{default})".replace("%", "%%"),
-            )
+    options.add_flags(command, CORE_OPTIONS)
 
 
 def _run_annotations(parsed: argparse.Namespace, chosen: Options) -> int:
@@ -109,6 +99,13 @@ def _run_annotations(parsed: argparse.Namespace, chosen: Options) -> int:
     print(f"Annotations of a Pod (or Pod template), each below `{group_of(chosen.variant)}/`:\n")
     print(table({"image": chosen.default_image, "init-image": chosen.init_image}))
     return 0
+
+
+def _run_serve(parsed: argparse.Namespace, chosen: Options) -> int:
+    del parsed
+    from injector import server  # the other commands need neither an event loop nor TLS
+
+    return server.serve(chosen)
 
 
 def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,3 +189,21 @@ def read(environment: Mapping[str, str]) -> Options:
     if problems:
         raise InvalidOptions("\n".join(problems))
     return Options(**values)
+
+
+def add_flags(parser: argparse.ArgumentParser, variables: Collection[str] | None = None) -> None:
+    """Gives a parser one flag an option (of those named; by default all); `read_flags` reads them."""
+    group = parser.add_argument_group("options", "Each has an environment variable; a flag wins over it.")
+    for option in OPTIONS:
+        if variables is None or option.variable in variables:
+            text = f"{option.meaning} (environment: {option.variable}; default: {option.default or 'empty'})"
+            group.add_argument(option.flag, dest=option.variable, metavar=option.variable, help=text.replace("%", "%%"))
+
+
+def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Options:
+    """Options from flags, then the environment, then defaults.
+
+    Raises InvalidOptions with one line for every option that is wrong, wherever it was given.
+    """
+    given = {option.variable: getattr(flags, option.variable, None) for option in OPTIONS}
+    return read({**environment, **{variable: text for variable, text in given.items() if text is not None}})

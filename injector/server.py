@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import functions_framework.aio
 import uvloop
 
-from injector import __version__, cluster, guard, log, metrics, options, tls
+from injector import __version__, cluster, guard, log, metrics, tls
 from injector.listener import Listener
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from injector.options import Options
@@ -40,27 +39,6 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 class ListenError(Exception):
     """A port can't be served on: one sentence that says why and what to change."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` one flag an option; what is not given comes from the environment."""
-    group = parser.add_argument_group("options", "Each has an environment variable; a flag wins over it.")
-    for option in options.OPTIONS:
-        group.add_argument(
-            option.flag,
-            dest=option.field,
-            metavar=option.variable,
-            help=f"{option.meaning} (default: {option.default or 'empty'})".replace("%", "%%"),
-        )
-
-
-def read_arguments(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Options:
-    """Options from flags, the environment and defaults, in this order.
-
-    Raises InvalidOptions with one line for every option that is wrong, wherever it was given.
-    """
-    flags = {option.variable: getattr(arguments, option.field) for option in options.OPTIONS}
-    return options.read({**environment, **{name: text for name, text in flags.items() if text is not None}})
 
 
 def serve(chosen: Options) -> int:

@@ -291,9 +291,7 @@ class Api:
         ]
         if "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" in accept:
             items = [{"metadata": copy.deepcopy(pod["metadata"])} for pod in pods]
-            return Answer(
-                200, {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": items}
-            )
+            return Answer(200, {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": items})
         return Answer(200, {"kind": "PodList", "apiVersion": "v1", "items": copy.deepcopy(pods)})
 
 
@@ -432,7 +430,7 @@ def serving(folder: Path) -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 (http.server's names)
 
         def log_message(self, *_: object) -> None:
             pass

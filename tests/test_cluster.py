@@ -200,8 +200,8 @@ def test_a_token_that_is_refused_twice_is_an_error(server: Server) -> None:
         ),
         (
             lambda cluster: cluster.patch_webhook_configuration(NAME, {}),
-            'ClusterRole: {apiGroups: ["admissionregistration.k8s.io"], '
-            'resources: ["mutatingwebhookconfigurations"], resourceNames: ["litestream-hook"], verbs: ["patch"]}',
+            'ClusterRole: {apiGroups: ["admissionregistration.k8s.io"], resources: ["mutatingwebhookconfigurations"], '
+            + 'resourceNames: ["litestream-hook"], verbs: ["patch"]}',
         ),
     ],
     ids=["get secret", "create secret", "list pods", "patch configuration"],

@@ -120,9 +120,7 @@ def test_a_pod_of_the_same_name_is_left_to_the_api_server(server: Server) -> Non
         ({"bucket": "other"}, False),
     ],
 )
-def test_bucket_and_endpoint_count_where_they_are_known(
-    server: Server, theirs: dict[str, Any], collides: bool
-) -> None:
+def test_bucket_and_endpoint_count_where_they_are_known(server: Server, theirs: dict[str, Any], collides: bool) -> None:
     server.api.put("pods", "apps", standin.pod("old", status=status(**theirs)))
     ours = Replica("litestream", "http://minio:9000", WEB.path)
     assert (judge(server, ours) is not None) is collides

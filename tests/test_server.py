@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from injector import options, server
+from injector import options
 from injector.connection import SECONDS, Phase
 from injector.errors import InvalidOptions
 from tests.running import NAME, ROOT, Replica, receive, review, running, write_pair
@@ -26,19 +26,19 @@ from tests.running import NAME, ROOT, Replica, receive, review, running, write_p
 
 def parsed(*flags: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    server.add_arguments(parser)
+    options.add_flags(parser)
     return parser.parse_args(flags)
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     environment = {"PORT": "1000", "LOG_LEVEL": "error"}
-    chosen = server.read_arguments(parsed("--port", "2000"), environment)
+    chosen = options.read_flags(parsed("--port", "2000"), environment)
     assert (chosen.port, chosen.log_level, chosen.log_format) == (2000, "error", "auto")
 
 
 def test_wrong_flags_and_wrong_variables_are_reported_together() -> None:
     with pytest.raises(InvalidOptions) as caught:
-        server.read_arguments(parsed("--port", "99999"), {"LOG_LEVEL": "loud", "METRICS_BIND_ADDRESS": "8080"})
+        options.read_flags(parsed("--port", "99999"), {"LOG_LEVEL": "loud", "METRICS_BIND_ADDRESS": "8080"})
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
         "PORT",
         "METRICS_BIND_ADDRESS",
@@ -48,10 +48,11 @@ def test_wrong_flags_and_wrong_variables_are_reported_together() -> None:
 
 def test_help_names_every_option_with_its_variable_meaning_and_default() -> None:
     parser = argparse.ArgumentParser()
-    server.add_arguments(parser)
+    options.add_flags(parser)
     text = "".join(parser.format_help().split())
     for option in options.OPTIONS:
-        expected = f"{option.flag} {option.variable} {option.meaning} (default: {option.default or 'empty'})"
+        rest = f"(environment: {option.variable}; default: {option.default or 'empty'})"
+        expected = f"{option.flag} {option.variable} {option.meaning} {rest}"
         assert "".join(expected.split()) in text
 
 

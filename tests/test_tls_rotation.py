@@ -132,9 +132,7 @@ def damaged(**changes: bytes | None) -> dict[str, bytes]:
         ),
     ],
 )
-def test_what_is_wrong_is_replaced_and_named(
-    stored: dict[str, bytes], at: datetime, why: str, same_ca: bool
-) -> None:
+def test_what_is_wrong_is_replaced_and_named(stored: dict[str, bytes], at: datetime, why: str, same_ca: bool) -> None:
     decision = decide(stored, NAMES, at)
     assert decision.damaged
     assert why in decision.change
@@ -422,9 +420,7 @@ def test_mounted_files_win_and_the_secret_is_not_asked_for(api: Api, tmp_path: P
     assert not any("secrets" in request or "PATCH" in request for request in api.requests)
 
 
-def test_a_mounted_certificate_is_ready_once_the_callers_trust_it_and_stays_so(
-    api: Api, tmp_path: Path
-) -> None:
+def test_a_mounted_certificate_is_ready_once_the_callers_trust_it_and_stays_so(api: Api, tmp_path: Path) -> None:
     mount(tmp_path, LEAF)
     held = replica(api, Clock(), tmp_path)
     asyncio.run(held.start())
@@ -570,7 +566,7 @@ def test_the_loop_survives_what_nobody_thought_of(
         await held.start()
         looks = 0
 
-        async def bad(*, first: bool) -> None:
+        async def bad(*, first: bool) -> None:  # noqa: ARG001 (the name it is called by)
             nonlocal looks
             looks += 1
             if looks == 3:

@@ -53,9 +53,7 @@ def mount(folder: Path, pair: Pair) -> None:
             (folder / name).symlink_to(f"..data/{name}")
 
 
-def made(
-    now: datetime | None = None, names: tuple[str, ...] = NAMES, ca: Pair | None = None
-) -> tuple[Pair, Pair]:
+def made(now: datetime | None = None, names: tuple[str, ...] = NAMES, ca: Pair | None = None) -> tuple[Pair, Pair]:
     """A CA and a leaf of it."""
     now = now or datetime.now(UTC)
     ca = ca or make_ca(CA_NAME, now)
@@ -108,9 +106,7 @@ async def call(port: int, client: ssl.SSLContext, name: str | None = NAME) -> ss
         writer.transport.abort()
 
 
-def with_server(
-    certificates: Certificates, client: Callable[[int], Awaitable[None]], start: bool = True
-) -> None:
+def with_server(certificates: Certificates, client: Callable[[int], Awaitable[None]], start: bool = True) -> None:
     """Run `client(port)` against a server of these certificates."""
 
     async def main() -> None:

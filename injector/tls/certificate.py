@@ -214,9 +214,7 @@ def why_untrusted(context: ssl.SSLContext, leaf: Facts, bundle: bytes, name: str
         return f"the certificate is {problem}"
     anchors = [block for block in blocks(bundle) if _valid_at(block, now)]
     if not anchors:
-        return (
-            "there is no certificate in it" if not blocks(bundle) else "all of its certificates are expired"
-        )
+        return "there is no certificate in it" if not blocks(bundle) else "all of its certificates are expired"
     return _refusal(context, tuple(anchors), name)
 
 

@@ -232,9 +232,7 @@ class Certificates:
         """The certificate that is served; None before the first."""
         return self._served
 
-    def _choose(
-        self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext
-    ) -> int | None:
+    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext) -> int | None:
         if self._inner is None:
             return ssl.AlertDescription.ALERT_DESCRIPTION_INTERNAL_ERROR
         connection.context = self._inner
@@ -398,9 +396,7 @@ class Certificates:
             encoded = base64.b64encode(bundle).decode()
             patch = {
                 "metadata": {"resourceVersion": configuration["metadata"]["resourceVersion"]},
-                "webhooks": [
-                    {"name": webhook["name"], "clientConfig": {"caBundle": encoded}} for webhook in different
-                ],
+                "webhooks": [{"name": webhook["name"], "clientConfig": {"caBundle": encoded}} for webhook in different],
             }
             try:
                 await cluster.patch_webhook_configuration(self._options.webhook_configuration_name, patch)
@@ -409,9 +405,7 @@ class Certificates:
                     raise
                 await self._sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311
                 continue
-            logger.info(
-                "wrote %d CA(s) into the caBundle of %d webhook(s)", len(blocks(bundle)), len(different)
-            )
+            logger.info("wrote %d CA(s) into the caBundle of %d webhook(s)", len(blocks(bundle)), len(different))
             break
         self._published = bundle
         return [bundle]
@@ -439,9 +433,7 @@ class Certificates:
         namespace, name = self._options.pod_namespace, self._options.tls_secret_name
         secret = await cluster.get_secret(namespace, name)
         stored = None if secret is None else source.content(secret)
-        decision = decide(
-            stored, self._names, self._now(), self._jitter, await self._to_keep(cluster, stored)
-        )
+        decision = decide(stored, self._names, self._now(), self._jitter, await self._to_keep(cluster, stored))
         if not decision.change:
             return decision.shared
         wanted = source.write(secret, namespace, name, decision.shared)
