@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from injector import __version__, manifests, options, replica, settings, shapes, workload
+from injector import __version__, manifests, options, replica, review, settings, shapes, workload
 from injector.annotations import group as group_of
 from injector.annotations import table
-from injector.errors import InvalidOptions, InvalidPod, Violation, quoted
+from injector.errors import BadReview, InvalidOptions, InvalidPod, Violation, quoted
 from injector.manifests import Document
 from injector.options import Options
 from injector.patch import Operation, diff
@@ -79,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     options.add_flags(command, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
     command.set_defaults(run=_run_annotations)
 
+    text = "print the AdmissionReview that an API server would send for an object"
+    command = commands.add_parser("review", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    _add_files(command)
+    command.set_defaults(run=_run_review)
+
+    text = "apply a webhook's answer (an AdmissionReview on standard input) to the object in a manifest"
+    command = commands.add_parser("apply", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    _add_files(command)
+    command.set_defaults(run=_run_apply)
+
     text = "serve the webhook over TLS, as the container does"
     command = commands.add_parser("serve", help=text, description=f"{text[0].upper()}{text[1:]}.")
     options.add_flags(command)
@@ -131,6 +142,47 @@ def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:
     sys.stdout.write("".join(output))
     sys.stdout.flush()
     return 0
+
+
+def _run_review(parsed: argparse.Namespace, chosen: Options) -> int:
+    del chosen
+    found = _first_object(parsed.files)
+    if found is None:
+        return UNREADABLE
+    namespace = (found[1].get("metadata") or {}).get("namespace") or parsed.namespace
+    print(json.dumps(review.sent(found[1], namespace), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _run_apply(parsed: argparse.Namespace, chosen: Options) -> int:
+    del chosen
+    if not parsed.files or "-" in parsed.files:
+        print("name the manifest that the answer is for: standard input is the answer", file=sys.stderr)
+        return UNREADABLE
+    found = _first_object(parsed.files)
+    if found is None:
+        return UNREADABLE
+    try:
+        allowed, message, warnings, operations = review.received(sys.stdin.buffer.read())
+    except BadReview as bad:
+        print(f"standard input: {bad}", file=sys.stderr)
+        return UNREADABLE
+    for warning in warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    if not allowed:
+        print(message, file=sys.stderr)
+        return FOUND
+    sys.stdout.write(manifests.patched(found[0], operations)[0])
+    return 0
+
+
+def _first_object(files: Sequence[str]) -> tuple[Document, dict[str, Any]] | None:
+    """The first document that is an object; None (and a message) if there is none."""
+    read = _read_all(files)
+    documents = [document for _, found in read or [] for document in found if isinstance(document.value, dict)]
+    if read is not None and not documents:
+        print("there is no object in it", file=sys.stderr)
+    return (documents[0], documents[0].value) if documents else None
 
 
 def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:

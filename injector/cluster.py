@@ -66,7 +66,7 @@ class _Pod(msgspec.Struct):
 
 
 class _Pods(msgspec.Struct):
-    items: list[_Pod]
+    items: list[_Pod] | None = None  # null when there are none
 
 
 class _Resource(NamedTuple):
@@ -154,7 +154,7 @@ class Cluster:
             accept=METADATA_ONLY,
             limit=limit,
         )
-        return [pod.metadata for pod in _decoded(content, _Pods, "list of Pods").items]
+        return [pod.metadata for pod in _decoded(content, _Pods, "list of Pods").items or []]
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,6 +1,7 @@
 """AdmissionReview of admission.k8s.io/v1: what the API server sends, and the answers it understands."""
 
 import base64
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
@@ -41,6 +42,17 @@ class _Review(msgspec.Struct, rename="camel"):
     request: Request | None = None
 
 
+class _Response(msgspec.Struct):
+    allowed: bool
+    status: dict[str, Any] = {}
+    warnings: list[str] = []
+    patch: str = "W10="  # [] in base64
+
+
+class _Reply(msgspec.Struct):
+    response: _Response
+
+
 _decoder = msgspec.json.Decoder(_Review)
 _encoder = msgspec.json.Encoder()
 
@@ -64,6 +76,36 @@ def read(body: bytes) -> Request:
     if review.request is None or not review.request["uid"]:
         raise BadReview("the AdmissionReview has no request with a uid")
     return review.request
+
+
+def sent(found: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    """The AdmissionReview that an API server sends when an object is created: for files and trials."""
+    group, _, version = str(found.get("apiVersion") or "v1").rpartition("/")
+    metadata = found.get("metadata") or {}
+    request = {
+        "uid": str(uuid.uuid4()),
+        "kind": {"group": group, "version": version, "kind": str(found.get("kind"))},
+        "operation": "CREATE",
+        "name": metadata.get("name") or "",
+        "namespace": namespace,
+        "dryRun": False,
+        "object": found,
+    }
+    return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "request": request}
+
+
+def received(body: bytes) -> tuple[bool, str, list[str], list[dict[str, Any]]]:
+    """An answer: whether it allows, its message, its warnings, and the operations of its patch.
+
+    Raises:
+        BadReview: if it is no AdmissionReview with a response.
+    """
+    try:
+        response = msgspec.json.decode(body, type=_Reply).response
+        operations = msgspec.json.decode(base64.b64decode(response.patch), type=list[dict[str, Any]])
+    except (ValueError, RecursionError):
+        raise BadReview(f"not the answer of a webhook: {body[:200].decode(errors='replace')}") from None
+    return response.allowed, response.status.get("message", ""), response.warnings, operations
 
 
 def allowed(uid: str, warnings: Sequence[str] = (), audit: Mapping[str, str] | None = None) -> bytes:

@@ -291,7 +291,9 @@ class Api:
         ]
         if "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" in accept:
             items = [{"metadata": copy.deepcopy(pod["metadata"])} for pod in pods]
-            return Answer(200, {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": items})
+            return Answer(
+                200, {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": items or None}
+            )
         return Answer(200, {"kind": "PodList", "apiVersion": "v1", "items": copy.deepcopy(pods)})
 
 
