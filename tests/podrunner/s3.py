@@ -1,0 +1,274 @@
+"""A real S3 server (SeaweedFS) on loopback for one test: started, paused, stopped, looked into."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+REGION = "us-east-1"
+NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
+START_SECONDS = 60
+ATTEMPTS = 3
+PORTS = [
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port",
+    "s3.port.grpc",
+    "s3.port.iceberg",
+    "s3.port.lance",
+]
+# Ends the server when standard input closes: as it does when whoever started it is gone, even by SIGKILL.
+TIED = """
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+{ cat; kill -9 $server; } <&3 >/dev/null 2>&1 &
+guard=$!
+exec 3<&-
+wait $server
+kill $guard
+"""
+
+
+class Keys(NamedTuple):
+    """An access key and its secret."""
+
+    access: str
+    secret: str
+
+
+KEYS = Keys("key", "secret")
+
+
+class Answer(NamedTuple):
+    """HTTP status and body."""
+
+    status: int
+    body: bytes
+
+
+class S3Error(Exception):
+    """The server refused a request, or did not start."""
+
+
+class S3:
+    """An S3 server until the `with` block ends; its data outlives `stop` and `start`, not the block.
+
+    `endpoint` is the URL for clients, `keys` what they sign with; `secret` holds them as the data of a Secret.
+    """
+
+    def __init__(self, *, buckets: tuple[str, ...] = ("litestream",), keys: Keys = KEYS) -> None:
+        self.keys, self._buckets = keys, buckets
+        self.secret = {"AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret}
+        self._directory = Path()
+        self._ports: dict[str, int] = {}
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._directory = Path(tempfile.mkdtemp(prefix="s3-"))
+        try:
+            self._start_somewhere()
+            for bucket in self._buckets:
+                self.create_bucket(bucket)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        for port in self._ports.values():  # the server has its Unix sockets outside its directory
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
+
+    @property
+    def port(self) -> int:
+        """Its port on 127.0.0.1."""
+        return self._ports["s3.port"]
+
+    @property
+    def endpoint(self) -> str:
+        """Its URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it (again), on the same ports and with the same data; S3Error if it does not answer in time."""
+        identity = {"accessKey": self.keys.access, "secretKey": self.keys.secret}
+        identities = {"identities": [{"name": "test", "credentials": [identity], "actions": ["Admin"]}]}
+        (self._directory / "identities.json").write_text(json.dumps(identities))
+        (self._directory / "data").mkdir(exist_ok=True)
+        weed = [
+            str(Path(sysconfig.get_path("scripts"), "weed")),
+            "server",
+            "-s3",
+            f"-dir={self._directory / 'data'}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.telemetry=false",
+            "-master.electionTimeout=1s",  # one master alone needs no longer, also after a crash
+            "-volume.max=0",
+            "-master.volumeSizeLimitMB=64",
+            f"-s3.config={self._directory / 'identities.json'}",
+            *(f"-{option}={port}" for option, port in self._ports.items()),
+        ]
+        with (self._directory / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                ["sh", "-c", TIED, "sh", *weed],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+                env={"PATH": os.environ["PATH"], "HOME": str(self._directory)},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if time.monotonic() > deadline or self._server.poll() is not None:
+                self.stop()
+                raise S3Error(f"the S3 server does not answer:\n{self.log()[-2000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Kill it: its port refuses connections from then on."""
+        if self._server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._server.pid, signal.SIGCONT)
+            assert self._server.stdin is not None
+            self._server.stdin.close()
+            self._server.wait()
+            self._server = None
+
+    def pause(self) -> None:
+        """Let it hang: connections are accepted and never answered, until `resume`."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGCONT)
+
+    def log(self) -> str:
+        """What the server wrote."""
+        return (self._directory / "log").read_text(errors="replace")
+
+    def create_bucket(self, bucket: str) -> None:
+        """Make a bucket; S3Error if that fails."""
+        self._good("PUT", f"/{bucket}")
+
+    def list_keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """The keys of the objects whose key starts with `prefix`, sorted."""
+        found: list[str] = []
+        while True:
+            query = {"list-type": "2", "prefix": prefix, "start-after": found[-1] if found else ""}
+            text = self._good(
+                "GET", f"/{bucket}?{urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe='')}"
+            )
+            page = ElementTree.fromstring(text)
+            found += [key.text or "" for key in page.iter(f"{NAMESPACE}Key")]
+            if page.findtext(f"{NAMESPACE}IsTruncated") != "true":
+                return sorted(found)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        """An object's bytes."""
+        return self._good("GET", f"/{bucket}/{urllib.parse.quote(key)}")
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Take an object away."""
+        self._good("DELETE", f"/{bucket}/{urllib.parse.quote(key)}")
+
+    def request(self, method: str, path: str) -> Answer:
+        """A signed request without a body (curl signs it); S3Error if the server can't be reached."""
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "20",
+            "--config",
+            "-",
+            "--request",
+            method,
+        ]
+        if method == "HEAD":
+            command += ["--head"]
+        settings = f'user = "{self.keys.access}:{self.keys.secret}"\n'
+        with tempfile.TemporaryDirectory() as directory:
+            body = Path(directory, "body")
+            done = subprocess.run(
+                [
+                    *command,
+                    "--aws-sigv4",
+                    f"aws:amz:{REGION}:s3",
+                    "--output",
+                    body,
+                    "--write-out",
+                    "%{http_code}",
+                    self.endpoint + path,
+                ],
+                input=settings,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={"PATH": os.environ["PATH"]},
+            )
+            if done.returncode != 0:
+                raise S3Error(done.stderr.strip())
+            return Answer(int(done.stdout), body.read_bytes() if body.exists() else b"")
+
+    def _good(self, method: str, path: str) -> bytes:
+        answer = self.request(method, path)
+        if answer.status >= 300:
+            raise S3Error(f"{method} {path}: {answer.status} {answer.body.decode(errors='replace')}")
+        return answer.body
+
+    def _start_somewhere(self) -> None:
+        """Start on free ports; another process may take one of them meanwhile, then on others."""
+        for attempt in range(1, ATTEMPTS + 1):
+            self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+            try:
+                self.start()
+            except S3Error:
+                if attempt == ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _answers(self) -> bool:
+        try:
+            return self.request("GET", "/").status == 200
+        except S3Error:
+            return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, each a different one."""
+    with contextlib.ExitStack() as open_sockets:
+        found = []
+        for _ in range(count):
+            listener = open_sockets.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            found.append(int(listener.getsockname()[1]))
+        return found

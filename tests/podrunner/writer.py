@@ -1,0 +1,65 @@
+"""The application of the tests: commits numbered rows and acknowledges each on standard output.
+
+It runs inside a container and uses the standard library only. A line `committed N` is printed after row N was
+committed, so whoever reads the output knows what the application was promised. On SIGTERM it goes on writing
+for `--drain` seconds, as a server does that answers the requests it still has, and exits 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sqlite3
+import time
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Commit numbered rows to an SQLite database.")
+    parser.add_argument("--database", action="append", required=True, help="path; may be given several times")
+    parser.add_argument("--rate", type=float, default=100, help="commits per second, over all databases")
+    parser.add_argument("--drain", type=float, default=0, help="seconds to go on writing after SIGTERM")
+    parser.add_argument("--rows", type=int, help="exit 0 after so many commits")
+    parser.add_argument("--journal-mode", default="wal", help="SQLite's journal mode")
+    arguments = parser.parse_args()
+    ends: list[float] = []
+
+    def terminate(*_: object) -> None:
+        if not ends:
+            os.write(1, b"draining\n")
+            ends.append(time.monotonic() + arguments.drain)
+
+    signal.signal(signal.SIGTERM, terminate)
+    databases = [_opened(path, arguments.journal_mode) for path in arguments.database]
+    first = max(_last(database) for database in databases) + 1
+    os.write(1, f"starting after {first - 1}\n".encode())
+    number, began = first, time.monotonic()
+    while not (ends and time.monotonic() >= ends[0]) and number - first != arguments.rows:
+        databases[number % len(databases)].execute("INSERT INTO entry VALUES (?, ?)", (number, time.time()))
+        os.write(1, f"committed {number}\n".encode())
+        number += 1
+        time.sleep(max(0.0, began + (number - first) / arguments.rate - time.monotonic()))
+    for database in databases:
+        database.close()
+    os.write(1, b"stopped\n")
+
+
+def _opened(path: str, journal_mode: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=10)
+    database.execute(f"PRAGMA journal_mode={journal_mode}")
+    database.execute("CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY, at REAL)")
+    return database
+
+
+def _last(database: sqlite3.Connection) -> int:
+    (number,) = database.execute("SELECT coalesce(max(number), 0) FROM entry").fetchone()
+    return int(number)
+
+
+def acknowledged(log: str) -> list[int]:
+    """The numbers of the rows that a log says are committed, in the order of their commits."""
+    return [int(line.split()[1]) for line in log.splitlines() if line.startswith("committed ")]
+
+
+if __name__ == "__main__":
+    main()
