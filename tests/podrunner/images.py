@@ -174,7 +174,8 @@ def _put_python(root: Path) -> None:
     copied = root / library.relative_to("/")
     shutil.copytree(library, copied, symlinks=True, ignore=heavy)
     _copy(interpreter, root, str(interpreter))
-    (root / "usr/local/bin/python3").symlink_to(interpreter)
+    for name in ("python", "python3"):
+        (root / "usr/local/bin" / name).symlink_to(interpreter)
     loaded = [interpreter, *(library / "lib-dynload").glob("*.so")]
     for shared in _shared_libraries(loaded):
         _copy(Path(shared), root, shared)

@@ -1,0 +1,14 @@
+"""The promise itself: rows outlive the Pod, with a real webhook, Litestream, S3 server and containers."""
+
+import pytest
+
+from tests import demo
+
+pytestmark = [pytest.mark.slow, pytest.mark.containers]
+
+
+def test_rows_written_before_a_pod_is_deleted_are_there_in_its_next_life() -> None:
+    steps: list[str] = []
+    before, after = demo.demonstrate(steps.append)
+    assert before >= demo.ROWS
+    assert after == before, "\n".join(steps)
