@@ -29,16 +29,17 @@ def _compare(path: str, before: Any, after: Any, operations: list[Operation]) ->
 
 def _compare_objects(path: str, before: dict[str, Any], after: dict[str, Any], operations: list[Operation]) -> None:
     for key, value in after.items():
-        child = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
-        if key in before:
-            _compare(child, before[key], value, operations)
-        else:
-            operations.append({"op": "add", "path": child, "value": value})
-    operations.extend(
-        {"op": "remove", "path": f"{path}/{key.replace('~', '~0').replace('/', '~1')}"}
-        for key in before
-        if key not in after
-    )
+        if key not in before:
+            operations.append({"op": "add", "path": f"{path}/{_escaped(key)}", "value": value})
+        elif (there := before[key]) is not value:
+            _compare(f"{path}/{_escaped(key)}", there, value, operations)
+    if not before.keys() <= after.keys():
+        operations.extend({"op": "remove", "path": f"{path}/{_escaped(key)}"} for key in before if key not in after)
+
+
+def _escaped(key: str) -> str:
+    """A key as a token of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _compare_lists(path: str, before: list[Any], after: list[Any], operations: list[Operation]) -> None:
@@ -46,6 +47,11 @@ def _compare_lists(path: str, before: list[Any], after: list[Any], operations: l
 
     An item that comes out of order is removed where it was and added where it goes.
     """
+    if len(before) == len(after) and all(map(_same_place, before, after)):
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            if old is not new:
+                _compare(f"{path}/{index}", old, new, operations)
+        return
     wanted = [_identity(item) for item in after]
     survivors = []
     for item, stays in zip(before, _in_order([_identity(item) for item in before], wanted), strict=True):
@@ -61,6 +67,10 @@ def _compare_lists(path: str, before: list[Any], after: list[Any], operations: l
         else:
             operations.append({"op": "add", "path": f"{path}/{'-' if index == length else index}", "value": item})
             length += 1
+
+
+def _same_place(old: object, new: object) -> bool:
+    return old is new or _identity(old) == _identity(new)
 
 
 def _identity(item: Any) -> Hashable:  # noqa: ANN401

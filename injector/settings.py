@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from injector.annotations import ANNOTATIONS, BY_KEY, STATUS, similar
 from injector.errors import Violation, quoted
 from injector.options import Options
@@ -41,8 +43,7 @@ class Findings:
         self.warnings.append(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What the annotations ask for, with the operator's defaults: see ANNOTATIONS for what each means."""
 
     path: tuple[str, ...]

@@ -22,6 +22,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from injector import replica, review, settings, shapes, workload
 from injector.annotations import group
 from injector.errors import BadReview, InvalidPod, Violation, quoted
@@ -169,7 +171,7 @@ async def _judge_pod(request: Request, options: Options, guard: Guard | None) ->
         if other is not None and injection.settings.single_writer == "enforce":
             return Verdict(review.denied(uid, 403, other, [], warnings), "guarded", "other-writer", len(warnings))
         warnings = [*warnings, *([other] if other is not None else [])]
-    audit = {"databases": json.dumps(injection.replicas), "image": injection.settings.image.reference}
+    audit = {"databases": msgspec.json.encode(injection.replicas).decode(), "image": injection.settings.image.reference}
     operations = diff(pod, injection.pod)
     body = review.patched(uid, operations, warnings, audit)
     return Verdict(body, "injected", "patched" if operations else "already-injected", len(warnings))
