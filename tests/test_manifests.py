@@ -1,0 +1,490 @@
+"""What kustomize makes of k8s/: valid everywhere, fitting together, and fitting what the code does."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from urllib.parse import urlsplit
+
+import kubernetes_validate
+import kubernetes_validate.utils
+import pytest
+import yaml
+from cel_expr_python import cel  # type: ignore[import-untyped]
+
+from injector import GROUP, cluster, metrics, options
+from injector.tls import certificate
+from injector.webhook import Outcome
+from tests import restricted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Object = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]
+KUBECTL = Path(sys.executable).with_name("kubectl")
+VERSIONS = [
+    version
+    for version in kubernetes_validate.utils.all_versions()
+    if tuple(map(int, version.split(".")[:2])) >= (1, 30)
+]
+OVERLAYS = ("cert-manager", "self-signed", "skaffold")
+SOMEBODY_ELSES = ("cert-manager.io/v1", "monitoring.coreos.com/v1")  # kinds that the validator has no schema of
+EVERYTHING = """
+resources: [{root}/overlays/{overlay}, variant.yaml]
+components: [{root}/components/autoscaling, {root}/components/monitoring, {root}/components/variant]
+"""
+BLUE = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: variant, annotations: {config.kubernetes.io/local-config: "true"}}
+data: {VARIANT: blue}
+"""
+
+
+def kustomize(folder: Path) -> list[Object]:
+    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, "kustomize warns"
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@functools.cache
+def overlay(name: str) -> list[Object]:
+    return kustomize(ROOT / "k8s/overlays" / name)
+
+
+@functools.cache
+def blue(folder: Path, name: str) -> list[Object]:
+    """An overlay as somebody else would write it: VARIANT blue, with every component."""
+    (folder / name).mkdir()
+    root = os.path.relpath(ROOT / "k8s", folder / name)
+    (folder / name / "kustomization.yaml").write_text(EVERYTHING.format(root=root, overlay=name))
+    (folder / name / "variant.yaml").write_text(BLUE)
+    return kustomize(folder / name)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("overlays")
+
+
+@pytest.fixture(params=[*OVERLAYS, "blue cert-manager", "blue self-signed"])
+def objects(request: pytest.FixtureRequest, folder: Path) -> list[Object]:
+    variant, _, name = request.param.rpartition(" ")
+    return blue(folder, name) if variant else overlay(name)
+
+
+def of_kind(objects: Iterable[Object], kind: str) -> list[Object]:
+    return [each for each in objects if each["kind"] == kind]
+
+
+def the(objects: Iterable[Object], kind: str) -> Object:
+    (one,) = of_kind(objects, kind)
+    return one
+
+
+def container(objects: Iterable[Object]) -> Object:
+    (one,) = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    found: Object = one
+    return found
+
+
+def environment(objects: list[Object]) -> dict[str, str]:
+    """The environment that the kubelet would give the webhook."""
+    namespace = the(objects, "Deployment")["metadata"]["namespace"]
+    fields = {"metadata.namespace": namespace}
+    return {
+        each["name"]: each["value"] if "value" in each else fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
+        for each in container(objects)["env"]
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_supported_kubernetes_knows_every_field(objects: list[Object], version: str) -> None:
+    for each in objects:
+        if each["apiVersion"] not in SOMEBODY_ELSES:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_validator_covers_the_oldest_supported_kubernetes_and_newer_ones() -> None:
+    assert "1.30" in {version.rpartition(".")[0] for version in VERSIONS}
+    assert len(VERSIONS) > 3
+
+
+def test_pods_pass_the_pod_security_standard_that_their_namespace_enforces(objects: list[Object]) -> None:
+    labels = the(objects, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert list(restricted.violations(the(objects, "Deployment")["spec"]["template"]["spec"])) == []
+
+
+def test_everything_namespaced_is_in_the_namespace_that_is_made(objects: list[Object]) -> None:
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"}
+    namespaces = {each["metadata"].get("namespace") for each in objects if each["kind"] not in cluster_wide}
+    assert namespaces == {the(objects, "Namespace")["metadata"]["name"]}
+
+
+def test_the_environment_names_the_objects_that_are_there(objects: list[Object]) -> None:
+    given = environment(objects)
+    assert given.keys() <= {option.variable for option in options.OPTIONS}
+    read = options.read(given)
+    assert read.pod_namespace == the(objects, "Namespace")["metadata"]["name"]
+    assert read.service_name == the(objects, "Service")["metadata"]["name"]
+    assert read.webhook_configuration_name == the(objects, "MutatingWebhookConfiguration")["metadata"]["name"]
+
+
+def test_the_ports_are_those_that_the_process_listens_on(objects: list[Object]) -> None:
+    read = options.read(environment(objects))
+    assert {port["name"]: port["containerPort"] for port in container(objects)["ports"]} == {
+        "https": read.port,
+        "metrics": read.metrics_bind_address[1],
+        "health": read.health_probe_bind_address[1],
+    }
+    probes = [container(objects)[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")]
+    assert [(probe["port"], probe["path"]) for probe in probes] == [
+        ("health", "/healthz"),
+        ("health", "/healthz"),
+        ("health", "/readyz"),
+    ]
+
+
+def test_the_api_server_calls_a_service_that_leads_to_the_webhook(objects: list[Object]) -> None:
+    service = the(objects, "Service")
+    ports = {port["port"]: port["targetPort"] for port in service["spec"]["ports"]}
+    for webhook in the(objects, "MutatingWebhookConfiguration")["webhooks"]:
+        called = webhook["clientConfig"]["service"]
+        assert called["name"] == service["metadata"]["name"]
+        assert called["namespace"] == service["metadata"]["namespace"]
+        assert called["path"] == "/mutate"
+        assert ports[called["port"]] == "https"
+
+
+def test_whatever_selects_the_webhooks_pods_finds_them(objects: list[Object]) -> None:
+    deployment = the(objects, "Deployment")["spec"]
+    labels = deployment["template"]["metadata"]["labels"].items()
+    spec = deployment["template"]["spec"]
+    (near,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    selectors = [
+        the(objects, "Service")["spec"]["selector"],
+        deployment["selector"]["matchLabels"],
+        the(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        near["podAffinityTerm"]["labelSelector"]["matchLabels"],
+        *(each["labelSelector"]["matchLabels"] for each in spec["topologySpreadConstraints"]),
+        *(each["spec"]["podSelector"]["matchLabels"] for each in of_kind(objects, "NetworkPolicy")),
+    ]
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= labels
+    service = the(objects, "Service")["metadata"]["labels"].items()
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service
+
+
+def test_network_policies_open_only_ports_that_exist(objects: list[Object]) -> None:
+    ports = {port["name"] for port in container(objects)["ports"]}
+    opened = [
+        port["port"]
+        for policy in of_kind(objects, "NetworkPolicy")
+        for rule in policy["spec"]["ingress"]
+        for port in rule["ports"]
+    ]
+    assert "https" in opened
+    assert set(opened) <= ports
+
+
+def test_images_carry_a_version(objects: list[Object]) -> None:
+    assert re.fullmatch(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+", container(objects)["image"])
+
+
+def test_a_rolling_update_leaves_no_gap(objects: list[Object]) -> None:
+    spec = the(objects, "Deployment")["spec"]
+    update, pod = spec["strategy"]["rollingUpdate"], spec["template"]["spec"]
+    assert (update["maxUnavailable"], update["maxSurge"]) == (0, 1)
+    assert container(objects)["lifecycle"]["preStop"]["sleep"]["seconds"] < pod["terminationGracePeriodSeconds"]
+
+
+def test_both_webhooks_fail_the_way_they_should(objects: list[Object]) -> None:
+    found = {
+        webhook["name"]: (
+            webhook["failurePolicy"],
+            webhook["reinvocationPolicy"],
+            webhook["sideEffects"],
+            webhook["timeoutSeconds"],
+            {resource for rule in webhook["rules"] for resource in rule["resources"]},
+            {operation for rule in webhook["rules"] for operation in rule["operations"]},
+        )
+        for webhook in the(objects, "MutatingWebhookConfiguration")["webhooks"]
+    }
+    workloads = {"cronjobs", "daemonsets", "deployments", "jobs", "replicasets", "statefulsets"}
+    assert found == {
+        f"pods.{GROUP}": ("Fail", "IfNeeded", "None", 10, {"pods"}, {"CREATE"}),
+        f"workloads.{GROUP}": ("Ignore", "IfNeeded", "None", 10, workloads, {"CREATE", "UPDATE"}),
+    }
+
+
+def matches(expression: str, candidate: Object) -> bool:
+    """What a match condition says of an object, by Google's CEL runtime."""
+    config = cel.NewEnvConfigFromYaml("stdlib: {}\nextensions: [{name: optional, version: latest}]")
+    evaluator = cel.NewEnv(config=config, variables={"object": cel.Type.DYN})
+    said = evaluator.compile(expression).eval(data={"object": candidate}).value()
+    assert isinstance(said, bool), f"{expression} says {said} of {candidate}"
+    return said
+
+
+def annotated(key: str) -> Object:
+    return {"metadata": {"name": "x", "annotations": {"a": "b", key: "true"}}}
+
+
+def places(key: str) -> dict[str, Object]:
+    """Where a workload can carry an annotation, each with an object that does."""
+    plain: Object = {"metadata": {"name": "x"}}
+    return {
+        "its own metadata": annotated(key) | {"spec": {}},
+        "the template": plain | {"spec": {"template": annotated(key)}},
+        "the Job's metadata": plain | {"spec": {"jobTemplate": annotated(key) | {"spec": {}}}},
+        "the Job's template": plain | {"spec": {"jobTemplate": {"spec": {"template": annotated(key)}}}},
+    }
+
+
+def test_match_conditions_follow_the_variant(objects: list[Object]) -> None:
+    variant = options.read(environment(objects)).variant
+    ours = f"{variant}.{GROUP}" if variant else GROUP
+    others = {GROUP, f"skaffold.{GROUP}", f"green.{GROUP}", f"x{GROUP}", "example.com"} - {ours}
+    pods, workloads = (
+        webhook["matchConditions"][0]["expression"]
+        for webhook in the(objects, "MutatingWebhookConfiguration")["webhooks"]
+    )
+    assert matches(pods, annotated(f"{ours}/inject"))
+    for place, candidate in places(f"{ours}/inject").items():
+        assert matches(workloads, candidate), place
+    for group in others:
+        assert not matches(pods, annotated(f"{group}/inject")), group
+        for place, candidate in places(f"{group}/inject").items():
+            assert not matches(workloads, candidate), (group, place)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_objects_without_annotations_are_none_of_our_business(objects: list[Object], index: int) -> None:
+    webhook = the(objects, "MutatingWebhookConfiguration")["webhooks"][index]
+    expression = webhook["matchConditions"][0]["expression"]
+    bare: Object = {"metadata": {"name": "x"}}
+    for candidate in (
+        bare,
+        bare | {"spec": {}},
+        bare | {"spec": {"template": {"spec": {}}}},
+        bare | {"spec": {"template": {"metadata": {}, "spec": {}}}},
+        bare | {"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}},
+    ):
+        assert not matches(expression, candidate)
+
+
+@pytest.mark.parametrize("name", ["cert-manager", "self-signed"])
+def test_a_variant_shares_no_object_with_the_first_installation(folder: Path, name: str) -> None:
+    def identities(objects: list[Object]) -> set[tuple[str, str, str]]:
+        return {(each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]) for each in objects}
+
+    assert identities(overlay(name)).isdisjoint(identities(blue(folder, name)))
+
+
+@pytest.mark.parametrize("variant", ["", "blue"])
+def test_cert_managers_certificate_is_for_the_service_and_where_the_process_looks(folder: Path, variant: str) -> None:
+    objects = blue(folder, "cert-manager") if variant else overlay("cert-manager")
+    read = options.read(environment(objects))
+    certificates = {each["spec"]["secretName"]: each for each in of_kind(objects, "Certificate")}
+    (mount,) = container(objects)["volumeMounts"]
+    (volume,) = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert (mount["mountPath"], mount["name"]) == (read.cert_dir, volume["name"])
+    serving = certificates[volume["secret"]["secretName"]]
+    host = f"{read.service_name}.{read.pod_namespace}.svc"
+    assert serving["spec"]["dnsNames"] == [host, f"{host}.cluster.local"]
+    injected = the(objects, "MutatingWebhookConfiguration")["metadata"]["annotations"]
+    identity = serving["metadata"]["namespace"] + "/" + serving["metadata"]["name"]
+    assert injected["cert-manager.io/inject-ca-from"] == identity
+    issuers = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "Issuer")}
+    for each in certificates.values():
+        assert each["spec"]["issuerRef"]["name"] in issuers
+    assert issuers[serving["spec"]["issuerRef"]["name"]]["ca"]["secretName"] in certificates
+
+
+class Call(NamedTuple):
+    """What RBAC decides on; namespace None: outside of namespaces, name None: not about one object."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str | None
+    name: str | None
+
+
+class Grant(NamedTuple):
+    """One cell of a rule, bound to a ServiceAccount; namespace None: everywhere, name None: every object."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str | None
+    name: str | None
+
+    def allows(self, call: Call) -> bool:
+        return (
+            (self.verb, self.group, self.resource) == (call.verb, call.group, call.resource)
+            and self.namespace in {None, call.namespace}
+            and self.name in {None, call.name}
+        )
+
+
+def grants(objects: list[Object]) -> set[Grant]:
+    """Everything that the bindings allow the webhook's ServiceAccount."""
+    spec = the(objects, "Deployment")["spec"]["template"]["spec"]
+    account = the(objects, "ServiceAccount")["metadata"]
+    assert spec["serviceAccountName"] == account["name"]
+    assert spec["automountServiceAccountToken"] is True
+    roles = {
+        (each["kind"], each["metadata"]["name"]): each["rules"]
+        for each in of_kind(objects, "Role") + of_kind(objects, "ClusterRole")
+    }
+    bindings = of_kind(objects, "RoleBinding") + of_kind(objects, "ClusterRoleBinding")
+    for binding in bindings:
+        (subject,) = binding["subjects"]
+        assert (subject["kind"], subject["name"]) == ("ServiceAccount", account["name"])
+        assert subject["namespace"] == account["namespace"]
+    bound = {(each["roleRef"]["kind"], each["roleRef"]["name"]) for each in bindings}
+    assert bound == roles.keys(), "a role that nobody has, or a binding without its role"
+    return {
+        Grant(verb, group, resource, binding["metadata"].get("namespace"), name)
+        for binding in bindings
+        for rule in roles[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [None])
+    }
+
+
+class RecordingApi(http.server.BaseHTTPRequestHandler):
+    """Answers everything with something that reads like what was asked for, and notes what it was."""
+
+    calls: set[Call]
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        found = re.fullmatch(
+            r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<namespace>[^/]+))?"
+            r"/(?P<resource>[^/]+)(?:/(?P<name>[^/]+))?",
+            path,
+        )
+        assert found, path
+        read = "get" if found["name"] else "list"
+        verb = {"GET": read, "POST": "create", "PUT": "update", "PATCH": "patch"}[self.command]
+        self.calls.add(Call(verb, found["group"] or "", found["resource"], found["namespace"], found["name"]))
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.dumps({"metadata": {"name": "x"}, "items": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815 (names of the standard library)
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the test's output to the test."""
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[tuple[cluster.Cluster, set[Call]]]:
+    """The code's own API client, and what it asks for."""
+    calls: set[Call] = set()
+    handler = type("Api", (RecordingApi,), {"calls": calls})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    (tmp_path / "token").write_text("token")
+    authority = certificate.make_ca("test", datetime.now(UTC))
+    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    yield cluster.Cluster(f"http://127.0.0.1:{server.server_port}", tmp_path), calls
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def placed(call: Call, objects: list[Object]) -> Call:
+    """A call with the names of an installation: those that its environment gives the process."""
+    read = options.read(environment(objects))
+    names = {"ANY": "an-application's", "NAMESPACE": read.pod_namespace, "SECRET": read.tls_secret_name}
+    names["CONFIGURATION"] = read.webhook_configuration_name
+    return call._replace(namespace=call.namespace and names[call.namespace], name=call.name and names[call.name])
+
+
+async def every_call(api: cluster.Cluster) -> None:
+    """Everything that the code can ask the API for, with the names that it asks with in capitals."""
+    secret = {"metadata": {"name": "SECRET"}}
+    calls = {
+        "get_secret": lambda: api.get_secret("NAMESPACE", "SECRET"),
+        "create_secret": lambda: api.create_secret("NAMESPACE", secret),
+        "replace_secret": lambda: api.replace_secret("NAMESPACE", secret),
+        "get_webhook_configuration": lambda: api.get_webhook_configuration("CONFIGURATION"),
+        "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
+        "list_pods": lambda: api.list_pods("ANY", "label=true"),
+    }
+    public = {name for name, _ in inspect.getmembers(cluster.Cluster, inspect.iscoroutinefunction) if name[0] != "_"}
+    assert calls.keys() == public - {"close"}, "a call that this test does not know"
+    for call in calls.values():
+        await call()  # type: ignore[no-untyped-call]
+    await api.close()
+
+
+@pytest.mark.parametrize("name", ["self-signed", "skaffold", "blue self-signed"])
+def test_the_account_may_do_what_the_code_does_and_nothing_else(
+    folder: Path, api: tuple[cluster.Cluster, set[Call]], name: str
+) -> None:
+    variant, _, plain = name.rpartition(" ")
+    objects = blue(folder, plain) if variant else overlay(plain)
+    client, calls = api
+    asyncio.run(every_call(client))
+    needed, allowed = {placed(call, objects) for call in calls}, grants(objects)
+    assert {call for call in needed if not any(grant.allows(call) for grant in allowed)} == set(), "denied"
+    assert {grant for grant in allowed if not any(grant.allows(call) for call in needed)} == set(), "unused"
+
+
+def test_with_mounted_certificates_the_account_may_only_look(api: tuple[cluster.Cluster, set[Call]]) -> None:
+    objects = overlay("cert-manager")
+    client, calls = api
+    asyncio.run(every_call(client))
+    looks = {placed(call, objects) for call in calls if call.resource != "secrets" and call.verb in {"get", "list"}}
+    allowed = grants(objects)
+    assert {call for call in looks if not any(grant.allows(call) for grant in allowed)} == set(), "denied"
+    assert {grant for grant in allowed if not any(grant.allows(call) for call in looks)} == set(), "unused"
+
+
+def test_the_autoscaler_alone_decides_how_many_replicas_there_are(folder: Path) -> None:
+    objects = blue(folder, "cert-manager")
+    scaler, deployment = the(objects, "HorizontalPodAutoscaler"), the(objects, "Deployment")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+    assert "cpu" in container(objects)["resources"]["requests"]
+
+
+def test_alerts_ask_for_metrics_that_the_webhook_has(folder: Path) -> None:
+    objects = blue(folder, "self-signed")
+    offered = {sample.name for family in metrics.registry.collect() for sample in family.samples} | {
+        f"{family.name}{suffix}" for family in metrics.registry.collect() for suffix in ("_total", "_bucket")
+    }
+    (group,) = the(objects, "PrometheusRule")["spec"]["groups"]
+    for rule in group["rules"]:
+        asked = set(re.findall(r"litestream_hook_\w+", rule["expr"] + rule["annotations"]["description"]))
+        assert asked
+        assert {name for name in asked if not any(each.startswith(name) for each in offered)} == set()
+        outcomes = set(re.findall(r'outcome="(.*?)"', rule["expr"]))
+        assert outcomes <= set(get_args(Outcome))
