@@ -1,26 +1,50 @@
 # litestream-hook: `make` alone prints this help.
 PYTHON ?= python3
+PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLE := examples/01-pod.yaml
+PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make requirements"
 .DEFAULT_GOAL := help
-.PHONY: help setup requirements lint format test
+.PHONY: help setup run test lint format golden demo bench containers test-apiserver dev requirements
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 # The virtual environment is made anew whenever one of the pinned lists changes.
 $(VENV)/.stamp: requirements.txt requirements-dev.txt
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@echo "making $(VENV) from the pinned lists (a minute at most)"
+	@$(PYTHON) -c 'import sys; sys.exit("litestream-hook needs Python 3.11 or newer: make PYTHON=python3.12 ..." \
+		if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/.stamp ## Make the virtual environment with everything that is pinned
 
-requirements: setup ## Pin the newest versions of what pyproject.toml asks for
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--custom-compile-command "make requirements" pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--custom-compile-command "make requirements" -c requirements.txt --group dev -o requirements-dev.txt
+run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved file reloads it
+	@echo "serving http://127.0.0.1:$(PORT)/mutate (Ctrl-C ends it); in another terminal, in this folder:"
+	@echo
+	@echo "  $(BIN)/python -m injector review $(EXAMPLE) | curl -sS --data-binary @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply $(EXAMPLE)"
+	@echo
+	@exec $(BIN)/watchmedo auto-restart --directory=injector --directory=main.py --pattern='*.py' --signal=SIGTERM \
+		-- $(BIN)/functions-framework --target mutate --host 127.0.0.1 --port $(PORT)
+
+test: setup containers ## Run every test that this machine can run; ends with what was skipped and why
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	$(BIN)/python -m pytest
+
+test-apiserver: setup ## Run the tests that need a real API server, from the folder in KUBEBUILDER_ASSETS
+	@test -n "$$KUBEBUILDER_ASSETS" || { echo 'set KUBEBUILDER_ASSETS first, for instance:' \
+		'export KUBEBUILDER_ASSETS=$$(setup-envtest use -p path)'; exit 1; }
+	$(BIN)/python -m pytest -m apiserver
+
+containers: setup ## Install from Debian what tests that run containers need, where that can be done
+	@tests/podrunner/install
 
 lint: setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -32,5 +56,19 @@ format: setup ## Put the code into its one format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-test: setup ## Run every test that this machine can run; ends with what was skipped and why
-	$(BIN)/python -m pytest
+golden: setup ## Rewrite the expected Pods and the README's tables; review the diff
+	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_readme.py --update
+	git diff --stat -- tests/golden README.md
+
+demo: setup containers ## Show the whole promise with a real Litestream and a real S3 server
+	@$(BIN)/python -m tests.demo
+
+bench: setup ## Measure one admission, beside the cost of comparing whole Pods
+	@$(BIN)/python -m tests.bench
+
+dev: ## Develop in a cluster: build, deploy and reload with skaffold
+	skaffold dev --port-forward
+
+requirements: setup ## Pin the newest versions of what pyproject.toml asks for
+	$(BIN)/$(PIN) --upgrade pyproject.toml -o requirements.txt
+	$(BIN)/$(PIN) --upgrade -c requirements.txt --group dev -o requirements-dev.txt
