@@ -21,6 +21,7 @@ SYSTEM_DIRECTORIES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr",
     "/var/run/secrets",
 )  # fmt: skip
+FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -184,8 +185,8 @@ def bucket(text: str) -> str:
 
 
 def region(text: str) -> str:
-    """A region's name, as S3 servers have them: `us-east-1`, `auto`, `garage`."""
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?", text):
+    """A region's name, as S3 servers have them: `us-east-1`, `auto`; Litestream 0.5 takes no other characters."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", text):
         raise ValueError("write a region such as us-east-1")
     return text
 
@@ -200,7 +201,7 @@ def endpoint(text: str) -> str:
         host, number = url.hostname or "", url.port
     except ValueError:
         raise ValueError(right) from None
-    if url.scheme not in ("http", "https") or not _is_host(host) or number == 0 or url.netloc.endswith(":"):
+    if not text.startswith(("http://", "https://")) or not _is_host(host) or number == 0 or url.netloc.endswith(":"):
         raise ValueError(right)
     if "@" in url.netloc:
         raise ValueError(f"must hold no credentials (they belong in the Secret): {right}")
@@ -244,7 +245,8 @@ def database_paths(text: str) -> tuple[str, ...]:
     """Paths of databases, comma-separated; white space around a path is no part of it.
 
     Each is absolute and normal, lies in a directory of its own right (not `/`, not a system directory),
-    and has no control character and no `$`, which Kubernetes would expand. No two may share a file.
+    and has no control character, no `$`, which Kubernetes would expand, and none of `?`, `#`, `%`, for which
+    Litestream replicates another file, without a word. No two may share a file.
     """
     paths = tuple(path.strip() for path in text.split(","))
     problems = [f"{quoted(path)} {why}" for path in paths if (why := _wrong_path(path))]
@@ -258,8 +260,8 @@ def _wrong_path(path: str) -> str | None:
     parts = path.split("/")
     if not path.startswith("/") or path == "/":
         return "is not an absolute path of a file"
-    if not path.isprintable() or "$" in path:
-        return "has a control character or a $"
+    if not path.isprintable() or not FORBIDDEN.isdisjoint(path):
+        return "has a control character or one of $ ? # %"
     if any(part in ("", ".", "..") for part in parts[1:]):
         return "is not in its normal form (no //, no . or .., no / at the end)"
     if len(parts) == 2:
