@@ -98,9 +98,9 @@ class Cluster:
         """Create one object that may be refused."""
         return self.kubectl("create", "-f", "-", "-o", "json", stdin=manifest, namespace=namespace)
 
-    def namespace(self, labels: Mapping[str, str] | None = None) -> str:
-        """A fresh namespace with the ServiceAccount that Pods get when they name none."""
-        name = f"test-{uuid4().hex[:8]}"
+    def namespace(self, labels: Mapping[str, str] | None = None, name: str | None = None) -> str:
+        """A namespace, fresh if it is given no name, with the ServiceAccount that Pods get when they name none."""
+        name = name or f"test-{uuid4().hex[:8]}"
         self.apply(
             {
                 "apiVersion": "v1",

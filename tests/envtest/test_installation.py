@@ -1,0 +1,198 @@
+"""The manifests as they are applied, and two replicas with the rights that these give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from injector import GROUP
+from tests.envtest import pods
+from tests.envtest.cluster import Cluster
+from tests.envtest.installation import NAME, Installation, Replica, installed
+from tests.envtest.webhook import ROOT, rendered
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
+
+ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
+
+
+@pytest.fixture(scope="module")
+def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with installed(cluster, tmp_path_factory.mktemp("installation")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def replicas(installation: Installation) -> Iterator[tuple[Replica, Replica]]:
+    with installation.replica() as first, installation.replica() as second:
+        yield first, second
+
+
+def owned_pod(name: str, **spec: Any) -> pods.Object:
+    """A Pod as the ReplicaSet of Deployment `shop` makes it: it shares its replica with its successor."""
+    manifest = pods.pod(name, **spec)
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-1", "uid": "1", "controller": True}
+    manifest["metadata"] |= {"labels": {"pod-template-hash": "1"}, "ownerReferences": [owner]}
+    return manifest
+
+
+@pytest.mark.parametrize("overlay", ["self-signed", "skaffold"])
+def test_an_overlay_is_accepted_without_a_warning(cluster: Cluster, overlay: str) -> None:
+    objects = rendered(cluster, overlay)
+    named = {"apiVersion": "v1", "kind": "List", "items": objects}
+    namespaces = [one for one in objects if one["kind"] == "Namespace"]
+    cluster.apply(*namespaces)
+    answer = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=named)
+    assert answer.code == 0, answer.error
+    # The namespace warns of Pods that break its standard.
+    assert "Warning" not in answer.error
+
+
+def test_the_webhooks_own_pod_fits_its_restricted_namespace(installation: Installation) -> None:
+    (deployment,) = (one for one in rendered(installation.cluster, "self-signed") if one["kind"] == "Deployment")
+    pod = {"apiVersion": "v1", "kind": "Pod", **deployment["spec"]["template"]}
+    pod["metadata"] = pod["metadata"] | {"name": "itself"}
+    dry_run = ("create", "--dry-run=server", "-f", "-")
+    answer = installation.cluster.kubectl(*dry_run, stdin=pod, namespace=NAME)
+    assert answer.code == 0, answer.error
+
+
+def test_two_replicas_share_one_certificate_that_the_api_server_trusts(
+    installation: Installation, replicas: tuple[Replica, Replica]
+) -> None:
+    bundles = installation.ca_bundles()
+    assert len(bundles) == 2
+    assert len(set(bundles)) == 1
+    served = {replica.certificate(bundles[0]) for replica in replicas}
+    assert len(served) == 1
+    assert installation.secret() is not None
+
+
+@pytest.mark.usefixtures("replicas")
+def test_the_api_server_reaches_the_webhook_through_its_service(cluster: Cluster, installation: Installation) -> None:
+    namespace = cluster.namespace()
+    assert pods.injected(cluster.create(pods.pod("app"), namespace))
+    assert installation.service.backends
+
+
+@pytest.mark.usefixtures("replicas")
+def test_the_guard_refuses_a_second_writer_until_the_first_is_gone(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    # On a node, so that a deletion waits for a kubelet as in a cluster.
+    cluster.create(owned_pod("first", nodeName="node"), namespace)
+    refused = cluster.try_create(owned_pod("second"), namespace)
+    assert refused.code == 1
+    assert '"first"' in refused.error
+    assert "nobody has asked it to end" in refused.error
+    dry_run = ("create", "--dry-run=server", "-f", "-")
+    assert cluster.kubectl(*dry_run, stdin=owned_pod("second"), namespace=namespace).code == 1
+
+    assert cluster.kubectl("delete", "pod", "first", "--wait=false", namespace=namespace).code == 0
+    still = cluster.try_create(owned_pod("second"), namespace)
+    assert still.code == 1
+    assert "it is ending since" in still.error
+    force = f"kubectl delete pod first -n {namespace} --force --grace-period=0"
+    assert force in still.error
+
+    assert cluster.kubectl(*force.split()[1:]).code == 0
+    assert pods.injected(cluster.create(owned_pod("second"), namespace))
+
+
+@pytest.mark.usefixtures("replicas")
+def test_the_guard_lets_pods_with_other_replicas_and_ended_pods_be(cluster: Cluster) -> None:
+    namespace, elsewhere = cluster.namespace(), cluster.namespace()
+    cluster.create(owned_pod("first", nodeName="node"), namespace)
+    assert pods.injected(cluster.create(pods.pod("stable"), namespace))
+    assert pods.injected(cluster.create(owned_pod("first"), elsewhere))
+    ended = cluster.kubectl(
+        "patch", "pod", "first", "--subresource=status", "--type=merge", "-p", '{"status":{"phase":"Failed"}}',
+        namespace=namespace,
+    )  # fmt: skip
+    assert ended.code == 0, ended.error
+    assert pods.injected(cluster.create(owned_pod("second"), namespace))
+
+
+@pytest.mark.usefixtures("replicas")
+def test_binding_and_eviction_of_an_injected_pod_are_not_in_the_way(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    cluster.create(pods.pod("app"), namespace)
+    target = {"apiVersion": "v1", "kind": "Node", "name": "node"}
+    for subresource, body in (
+        ("binding", {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "app"}, "target": target}),
+        ("eviction", {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "app"}}),
+    ):
+        path = f"/api/v1/namespaces/{namespace}/pods/app/{subresource}"
+        answer = cluster.kubectl("create", "--raw", path, "-f", "-", stdin=body)
+        assert answer.code == 0, answer.error
+
+
+@pytest.mark.usefixtures("replicas")
+def test_every_example_is_accepted_without_a_warning(cluster: Cluster) -> None:
+    folder = ROOT / "examples"
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    cluster.namespace(restricted, "litestream-examples")
+    for path in sorted(folder.glob("[0-9]*.yaml")):
+        applied = cluster.kubectl("create", "--dry-run=server", "-f", str(path))
+        expected = "0.3" in path.name  # it warns of what 0.3 can't do
+        assert applied.code == 0, f"{path.name}: {applied.error}"
+        assert ("Warning" in applied.error) == expected, f"{path.name}: {applied.error}"
+
+
+def rights(cluster: Cluster, namespace: str) -> set[tuple[str, str, str, str]]:
+    """What the webhook may do in a namespace, beyond what every authenticated user may: verb, group, resource, name."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    account = ("--as", ACCOUNT, "--as-group", "system:serviceaccounts", "--as-group", "system:authenticated")
+    answer = cluster.kubectl("create", "--validate=false", *account, "-f", "-", "-o", "json", stdin=review)
+    return {
+        (verb, group, resource, name)
+        for rule in answer.json["status"]["resourceRules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames") or ["*"]
+        if group not in {"authorization.k8s.io", "authentication.k8s.io"}
+    }
+
+
+@pytest.mark.usefixtures("installation")
+def test_the_webhook_has_the_rights_that_it_uses_and_no_other(cluster: Cluster) -> None:
+    webhooks = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", NAME)
+    everywhere = {("get", *webhooks), ("patch", *webhooks), ("list", "", "pods", "*")}
+    secret = ("", "secrets", f"{NAME}-tls")
+    at_home = {("get", *secret), ("update", *secret), ("create", "", "secrets", "*")}
+    assert rights(cluster, NAME) == everywhere | at_home
+    assert rights(cluster, cluster.namespace()) == everywhere
+
+
+def test_forbidden_requests_with_the_webhooks_token_are_refused(cluster: Cluster, installation: Installation) -> None:
+    token = (installation.folder / "token" / "token").read_text()
+    other = cluster.namespace()
+    for arguments in (
+        ("get", "secrets", "-n", NAME),
+        ("get", "secret", "somebody-elses", "-n", NAME),
+        ("create", "secret", "generic", "x", "-n", other),
+        ("delete", "mutatingwebhookconfiguration", NAME),
+        ("get", "mutatingwebhookconfigurations"),
+        ("delete", "pod", "x", "-n", other),
+        ("get", "nodes"),
+    ):
+        answer = cluster.kubectl(*arguments, token=token)
+        assert answer.code == 1, arguments
+        assert "orbidden" in answer.error, (arguments, answer.error)
+    allowed = cluster.kubectl("get", "mutatingwebhookconfiguration", NAME, token=token)
+    assert allowed.code == 0, allowed.error
+
+
+@pytest.mark.usefixtures("replicas")
+def test_the_status_of_a_user_is_no_proof(cluster: Cluster) -> None:
+    manifest = pods.pod("app")
+    manifest["metadata"]["annotations"][f"{GROUP}/status"] = '{"version":"0.1.0","databases":{}}'
+    refused = cluster.try_create(manifest, cluster.namespace())
+    assert refused.code == 1
+    assert f"{GROUP}/status" in refused.error
