@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx2
+import msgspec
 
 from injector import cluster
 from injector.cluster import Cluster, in_cluster
@@ -176,7 +177,7 @@ class Api:
             if found is None:
                 raise Refused(404, "NotFound", f'{plural} "{name}" not found')
             if verb == "get":
-                return Answer(200, copy.deepcopy(found))
+                return Answer(200, found)  # stored objects are replaced, never changed
             if verb == "update":
                 return self._update(plural, found, self._body(request, {"application/json"}))
             return self._patch(plural, found, self._body(request, PATCHES), request.headers["content-type"])
@@ -236,7 +237,7 @@ class Api:
         if body["metadata"].get("namespace", namespace) != namespace:
             raise Refused(400, "BadRequest", "the namespace of the object does not match that of the request")
         self._check(plural, body)
-        return Answer(201, copy.deepcopy(self.put(plural, namespace, body)))
+        return Answer(201, self.put(plural, namespace, body))
 
     def _update(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> Answer:
         namespace = found["metadata"].get("namespace", "")
@@ -246,7 +247,7 @@ class Api:
         if found.get("immutable"):
             raise Refused(422, "Invalid", "data: Forbidden: field is immutable when `immutable` is set")
         self._check(plural, body)
-        return Answer(200, copy.deepcopy(self.put(plural, namespace, body)))
+        return Answer(200, self.put(plural, namespace, body))
 
     def _patch(self, plural: str, found: dict[str, Any], patch: Any, content_type: str) -> Answer:
         if content_type != "application/strategic-merge-patch+json":
@@ -256,7 +257,7 @@ class Api:
         self._check(plural, merged)
         if merged == found:  # the real one keeps the version, too
             return Answer(200, merged)
-        return Answer(200, copy.deepcopy(self.put(plural, found["metadata"].get("namespace", ""), merged)))
+        return Answer(200, self.put(plural, found["metadata"].get("namespace", ""), merged))
 
     def _compare(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> None:
         version = body.get("metadata", {}).get("resourceVersion")
@@ -374,9 +375,9 @@ class Direct(Cluster):
             "content-type": how.get("content_type", "application/json"),
             "accept": how.get("accept", "application/json"),
         }
-        data = b"" if body is None else json.dumps(body).encode()
+        data = b"" if body is None else msgspec.json.encode(body)
         answer = self.api.handle(Request(method, resource.path, headers, data))
-        content = json.dumps(answer.body).encode()
+        content = msgspec.json.encode(answer.body)
         if answer.status >= 300:
             raise cluster._error(httpx2.Response(answer.status, content=content), verb, resource, verb)
         return content
