@@ -58,6 +58,10 @@ ANNOTATIONS = (
                "point in time of `restore-from` to start from (RFC 3339)"),
     Annotation("integrity-check", "quick", values.one_of("none", "quick", "full"),
                "check of a restored database"),
+    Annotation("local-database", None, values.one_of("keep", "replace"),
+               "what becomes of a database on a volume of the application's own that is older than its replica, "
+               "or another one: `keep` makes it the replica's newest state, `replace` moves it aside and restores; "
+               "by default the Pod waits, and the log of `litestream-hook-check` says why"),
     Annotation("sync-interval", "1s", values.duration, "how often changes are replicated"),
     Annotation("snapshot-interval", "12h", values.duration, "how often a snapshot is taken"),
     Annotation("retention", "168h", values.duration, "how long snapshots are kept"),

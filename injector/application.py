@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from injector import containers, volumes
+from injector import containers, litestream, volumes
 from injector.annotations import similar
 from injector.containers import Credentials, User
 from injector.options import Options
 from injector.replica import Identity
 from injector.settings import Findings, Settings
-from injector.volumes import Object
+from injector.volumes import Object, Storage
 
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
@@ -149,6 +149,7 @@ def check(
     targets: Sequence[Mapping[str, Any]],
     asked: Settings,
     identity: Identity,
+    storage: Storage,
     options: Options,
     findings: Findings,
 ) -> None:
@@ -169,6 +170,11 @@ def check(
                 "grace period) after the Pod is told to end, and rows written later are lost; "
                 '"native" stops after the application'
             )
+    if storage.lasting and asked.restore != "off" and not litestream.can_check(asked):
+        findings.warn(
+            f"whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older than the replica can't be told "
+            "by this image, and an older one would overwrite it: use litestream/litestream:0.5.17"
+        )
     proxies = [item["name"] for item in main if item["name"] in options.skip_containers]
     names = {target["name"] for target in targets}
     for name in proxies:

@@ -6,49 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from injector import litestream, volumes
+from injector import litestream, scripts, volumes
 from injector.settings import Settings
 from injector.volumes import Object, Storage
 
 INIT = "litestream-hook-init"
+CHECK = "litestream-hook-check"
 RESTORE = "litestream-hook-restore"
 RESTORE_FROM = "litestream-hook-restore-from"
 REPLICATE = "litestream-hook-replicate"
-
-# Text of users reaches this script in its environment only. Databases stand one a line in LITESTREAM_DATABASES.
-INIT_SCRIPT = """\
-umask 077
-directory=/etc/litestream
-
-write() {
-  printf '%s' "$2" > "$directory/$1.new"
-  mv -f "$directory/$1.new" "$directory/$1"
-}
-
-write litestream.yml "$LITESTREAM_CONFIG"
-if [ -n "${LITESTREAM_RESTORE_FROM-}" ]; then
-  write restore-from.yml "$LITESTREAM_RESTORE_FROM"
-fi
-
-# What would defeat the restore: an empty database counts as present, and SQLite would replay
-# a journal that another life of the database left behind.
-now=$(date -u +%Y%m%dT%H%M%SZ)
-printf '%s\\n' "${LITESTREAM_DATABASES-}" | while IFS= read -r database; do
-  [ -n "$database" ] || continue
-  if [ -f "$database" ] && [ ! -s "$database" ]; then
-    rm -f "$database"
-    echo "removed the empty database $database"
-  fi
-  [ ! -e "$database" ] || continue
-  for side in -wal -shm -journal; do
-    [ -e "$database$side" ] || continue
-    aside="$database$side.$now"
-    while [ -e "$aside" ]; do aside="$aside.1"; done
-    mv "$database$side" "$aside"
-    echo "moved $database$side, which belongs to no database, to $aside"
-  done
-done
-"""
 
 
 @dataclass(frozen=True)
@@ -90,13 +56,30 @@ def init(
     return {
         "name": INIT,
         "image": settings.init_image.reference,
-        "command": ["/bin/sh", "-eu", "-c", INIT_SCRIPT],
+        "command": ["/bin/sh", "-eu", "-c", scripts.INIT],
         "env": environment + storage.environment,
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}},
         "securityContext": security_context(user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(storage, replicas)],
     }
+
+
+def checks(
+    settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User, credentials: Credentials
+) -> list[Object]:
+    """The container that refuses a local database which would overwrite a newer replica; [] where none can be there."""
+    lasting = [database for database in replicas if database in storage.lasting]
+    if not lasting or settings.restore == "off" or not litestream.can_check(settings):
+        return []
+    container = _litestream(CHECK, [], lasting, settings, storage, user, credentials)
+    del container["args"]
+    container["command"] = ["/bin/sh", "-eu", "-c", scripts.CHECK]
+    container["env"] += [
+        {"name": "LITESTREAM_DATABASES", "value": "\n".join(lasting)},
+        {"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"},
+    ]
+    return [container]
 
 
 def restores(
@@ -130,13 +113,22 @@ def replicate(
     credentials: Credentials,
     application_grace: int,
 ) -> Object:
-    """The sidecar. As an ordinary container it sleeps, when the Pod ends, while the application may still write."""
+    """The sidecar.
+
+    Before it ends it makes sure that it has seen every database (see `scripts.SYNC`). As an ordinary container it
+    sleeps while the application may still write.
+    """
     arguments = litestream.replicate_arguments()
     container = _litestream(REPLICATE, arguments, list(replicas), settings, storage, user, credentials)
+    seconds = litestream.SEEN_SECONDS
     if settings.sidecar == "native":
         container["restartPolicy"] = "Always"
     else:
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": max(application_grace, 1)}}}
+        seconds = max(application_grace, seconds)
+    container["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}
+    if settings.sidecar == "native" and litestream.can_sync(settings):
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SYNC]}}}
+        container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)})
     if settings.metrics_port is not None:
         container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
     if (command := litestream.probe(settings)) is not None:

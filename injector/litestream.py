@@ -14,10 +14,12 @@ CONFIG = f"{CONFIG_DIRECTORY}/litestream.yml"
 RESTORE_FROM_CONFIG = f"{CONFIG_DIRECTORY}/restore-from.yml"
 SOCKET = f"{CONFIG_DIRECTORY}/litestream.sock"
 BINARY = "/usr/local/bin/litestream"
+SEEN_SECONDS = 2  # until Litestream, which looks once a second (monitor-interval), has seen a new database
 FINAL_SYNC_SECONDS = 30  # Litestream's own shutdown-sync-timeout, for each database
 
-# First releases with `info -socket` and with `restore -integrity-check`.
+# First releases with `info -socket` and `ltx -level`, with `sync`, and with `restore -integrity-check`.
 HAS_INFO = (0, 5, 8)
+HAS_SYNC = (0, 5, 9)
 HAS_INTEGRITY_CHECK = (0, 5, 10)
 
 
@@ -98,6 +100,20 @@ def _integrity_check(settings: Settings) -> list[str]:
 def replicate_arguments() -> list[str]:
     """Arguments of the sidecar."""
     return ["replicate", "-config", CONFIG, "-no-expand-env"]
+
+
+def can_check(settings: Settings) -> bool:
+    """Whether the state of a local database can be told from its replica's: by a shell and `ltx -level all`."""
+    return settings.litestream_version >= HAS_INFO and _has_shell(settings)
+
+
+def can_sync(settings: Settings) -> bool:
+    """Whether databases can be synced on demand: by a shell and `sync -socket`."""
+    return settings.litestream_version >= HAS_SYNC and _has_shell(settings)
+
+
+def _has_shell(settings: Settings) -> bool:
+    return not (settings.image.tag or "").endswith("-scratch")
 
 
 def probe(settings: Settings) -> list[str] | None:

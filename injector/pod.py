@@ -55,7 +55,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     storage = volumes.plan(spec, targets, asked, findings)
     replicas = replica.paths(asked, identity, options.replica_prefix, findings)
     sources = replica.sources(asked, identity, replicas, findings)
-    application.check(spec, targets, asked, identity, options, findings)
+    application.check(spec, targets, asked, identity, storage, options, findings)
     if findings.violations:
         raise InvalidPod(findings.violations, findings.warnings)
 
@@ -63,6 +63,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     credentials = application.credentials(asked, targets)
     first = [
         containers.init(asked, replicas, sources, storage, user),
+        *containers.checks(asked, replicas, storage, user, credentials),
         *containers.restores(asked, replicas, sources, storage, user, credentials),
     ]
     sidecar = containers.replicate(asked, replicas, storage, user, credentials, grace)

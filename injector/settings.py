@@ -66,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True):
     restore_from: str | None
     restore_timestamp: str | None
     integrity_check: str
+    local_database: str | None
     sync_interval: Duration
     snapshot_interval: Duration
     retention: Duration

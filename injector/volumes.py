@@ -45,6 +45,7 @@ class Storage:
     mounts: dict[str, Object] = field(default_factory=dict)  # by database
     environment: list[Object] = field(default_factory=list)  # what a subPathExpr refers to
     names: set[str] = field(default_factory=set)  # of all volumes that hold a database
+    lasting: set[str] = field(default_factory=set)  # databases on volumes that outlive the Pod
 
 
 def config_volume() -> Object:
@@ -183,6 +184,8 @@ def _reuse(
     source = next((kind for kind in FLEETING_SOURCES if volumes.get(mount["name"], {}).get(kind) is not None), None)
     if settings.restore == "off" and source:
         _deny_off(database, f"is on the {source} volume {mount['name']}", findings)
+    if source is None:
+        storage.lasting.add(database)
     copy = {key: mount[key] for key in ("name", "subPath", "subPathExpr") if mount.get(key)}
     copy["mountPath"] = absolute(mount["mountPath"])
     if "subPathExpr" in copy:

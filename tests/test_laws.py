@@ -108,8 +108,9 @@ def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -
         if not item["name"].startswith(PREFIX):
             continue
         command = item.get("command") or []
+        hook = item.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
         probes = [(item.get(key) or {}).get("exec", {}).get("command", []) for key in ("startupProbe", "livenessProbe")]
-        for word in itertools.chain(command, *probes):
+        for word in itertools.chain(command, hook, *probes):
             assert pods.MARK.lower() not in word.lower()
         if "/bin/sh" in command:
             assert "args" not in item
