@@ -1,12 +1,15 @@
 """Where certificates come from: mounted files through kubelet's links, and the data of a Secret."""
 
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from injector.tls import source
-from injector.tls.certificate import BadCertificate, server_context
+from injector.tls.certificate import BadCertificate, Pair, server_context
 from tests.tls import CA_NAME, START, made, mount
 
 
@@ -98,6 +101,16 @@ def test_writing_into_a_secret_keeps_what_is_not_ours() -> None:
 def test_a_damaged_ca_is_described(key: str, value: bytes, sentence: str) -> None:
     with pytest.raises(BadCertificate, match=sentence):
         source.read(source.fields(shared()) | {key: value}, CA_NAME)
+
+
+def test_a_ca_whose_public_key_is_no_point_of_its_curve_is_described() -> None:
+    ca, leaf = made(START)
+    parsed = x509.load_pem_x509_certificate(ca.certificate)
+    point = parsed.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    der = parsed.public_bytes(Encoding.DER).replace(point, point[:1] + b"\x01" * 64)
+    damaged = Pair(ssl.DER_cert_to_PEM_cert(der).encode(), ca.key)
+    with pytest.raises(BadCertificate, match="the CA's public key can't be read"):
+        source.read(source.fields(source.Shared(damaged, (), leaf)), CA_NAME)
 
 
 def test_a_foreign_ca_is_described() -> None:

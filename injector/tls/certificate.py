@@ -145,22 +145,28 @@ def is_ca_named(pem: bytes, name: str) -> bool:
 
 def check_ca(ca: Pair, name: str) -> None:
     """Raise BadCertificate unless `ca` is as make_ca makes it, named `name`. Its dates are not looked at."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     certificate, key = _parsed(ca)
-    if certificate.public_key() != key.public_key():
+    try:
+        belongs = certificate.public_key() == key.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadCertificate(f"the CA's public key can't be read: {error}") from None
+    if not belongs:
         raise BadCertificate("the CA's key does not belong to its certificate")
     if not is_ca_named(ca.certificate, name):
-        subject = quoted(certificate.subject.rfc4514_string())
+        subject = quoted(facts(ca.certificate).issuer)
         raise BadCertificate(f"the CA is a foreign one, or none that signs itself: {subject}")
 
 
 @lru_cache(maxsize=32)
 def issued_by(certificate: bytes, ca: bytes) -> bool:
     """Whether the first certificate of one PEM text is signed by that of the other."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
         _certificate(certificate).verify_directly_issued_by(_certificate(ca))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, BadCertificate):
         return False
     return True
 
