@@ -140,6 +140,15 @@ def test_what_is_wrong_is_replaced_and_named(stored: dict[str, bytes], at: datet
     assert decide(source.fields(decision.shared), NAMES, at).change == ""
 
 
+@pytest.mark.parametrize("leaf", [LEAF, made(START)[1]], ids=["ours", "of another"])
+def test_an_old_ca_that_cant_be_read_is_dropped(leaf: Pair) -> None:
+    garbage = CA.certificate[:200] + CA.certificate[300:]
+    decision = decide(source.fields(Shared(CA, (garbage,), leaf)), NAMES, START)
+    assert decision.change
+    assert decision.shared.old == ()
+    assert source.signer(decision.shared.leaf.certificate, [CA.certificate])
+
+
 def test_a_lost_ca_stays_trusted_by_whoever_still_knew_it() -> None:
     expired = make_ca(CA_NAME, START - 400 * DAY)
     keep = [CA.certificate, expired.certificate, b"garbage", CA.certificate]
@@ -281,6 +290,17 @@ def test_the_certificate_and_its_dates_are_told(api: Api, caplog: pytest.LogCapt
     assert "source secret" in caplog.text
     assert "2026-04-01T00:00:00+00:00" in caplog.text
     assert "PRIVATE" not in caplog.text
+
+
+def test_a_ca_that_nobody_is_to_trust_any_more_can_be_got_rid_of(api: Api) -> None:
+    """As the operator does it: no replica running, no Secret, no caBundle."""
+    asyncio.run(replica(api, Clock()).start())
+    lost = stored_in(api).ca.certificate
+    del api.objects["secrets", NAMESPACE, SECRET]
+    api.put("mutatingwebhookconfigurations", "", standin.configuration())
+    asyncio.run(replica(api, Clock()).start())
+    assert len(blocks(published(api)[0])) == 1
+    assert lost not in published(api)[0]
 
 
 @pytest.mark.parametrize("key", ["ca.crt", "ca.key", "tls.crt", "tls.key"])
@@ -446,7 +466,9 @@ def test_one_of_two_webhooks_that_does_not_trust_us_is_enough_to_wait(api: Api, 
     assert not held.ready()
 
 
-def test_new_mounted_files_of_a_new_ca_wait_for_the_bundle(api: Api, tmp_path: Path) -> None:
+def test_new_mounted_files_of_a_new_ca_wait_for_the_bundle(
+    api: Api, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = Clock()
     mount(tmp_path, LEAF)
     bundled(api, CA)
@@ -454,7 +476,8 @@ def test_new_mounted_files_of_a_new_ca_wait_for_the_bundle(api: Api, tmp_path: P
     asyncio.run(held.start())
     new_ca, new_leaf = made(START)
     mount(tmp_path, new_leaf)
-    look(held)
+    look(held, 3)
+    assert caplog.text.count("waits until the caBundle trusts it") == 1
     assert served(held) == LEAF.certificate
     bundled(api, CA, new_ca)
     look(held)

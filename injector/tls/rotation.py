@@ -193,7 +193,8 @@ class Certificates:
         self._local: Path | None = None  # folder of an ephemeral CA
         self._ready = False
         self._reason = "no certificate was obtained yet"
-        self._complaint = ""
+        self._complaints: set[str] = set()  # of the last look: each is logged once, not every time
+        self._latest: set[str] = set()
 
         self.ssl_context = outer_context(bool(options.client_ca_file))
         self.ssl_context.sni_callback = self._choose
@@ -258,14 +259,14 @@ class Certificates:
             self._complain(f"{self._options.cert_dir}: {error}; the certificate in use stays")
         except ClusterError as error:
             self._complain(str(error))
-        else:
-            self._complaint = ""
+        finally:
+            self._complaints, self._latest = self._latest, set()
 
     def _complain(self, text: str) -> None:
         if not self._ready:
             self._reason = text
-        if text != self._complaint:  # once, not every round
-            self._complaint = text
+        self._latest.add(text)
+        if text not in self._complaints:
             logger.warning("%s", text)
 
     def _client_ca(self) -> bytes:
