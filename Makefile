@@ -7,7 +7,7 @@ EXAMPLE := examples/01-pod.yaml
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make requirements"
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format golden demo bench containers test-apiserver dev requirements
+.PHONY: help setup run test lint format golden demo bench fuzz endurance containers test-apiserver dev requirements
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,12 @@ test-apiserver: setup ## Run the tests that need a real API server, from the fol
 	@test -n "$$KUBEBUILDER_ASSETS" || { echo 'set KUBEBUILDER_ASSETS first, for instance:' \
 		'export KUBEBUILDER_ASSETS=$$(setup-envtest use -p path)'; exit 1; }
 	$(BIN)/python -m pytest -m apiserver
+
+fuzz: setup ## Make up reviews, annotations and PEM files for half an hour; what fails belongs into tests/corpus
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-50000} $(BIN)/python -m pytest --timeout=0 tests/test_fuzz.py
+
+endurance: setup ## Send 100,000 admissions: memory, files and threads stay as they were
+	ADMISSIONS=100000 $(BIN)/python -m pytest --timeout=0 tests/faults/test_endurance.py
 
 containers: setup ## Install from Debian what tests that run containers need, where that can be done
 	@tests/podrunner/install
