@@ -21,6 +21,7 @@ SYSTEM_DIRECTORIES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr",
     "/var/run/secrets",
 )  # fmt: skip
+_SYSTEM_PREFIXES = tuple(f"{directory}/" for directory in SYSTEM_DIRECTORIES)
 FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -268,14 +269,15 @@ def _wrong_path(path: str) -> str | None:
         return "lies directly under /, which can't be a volume"
     if len(path.encode()) > LONGEST_PATH or len(parts[-1].encode()) > LONGEST_FILE_NAME:
         return f"is too long (a path has at most {LONGEST_PATH} bytes, a file name {LONGEST_FILE_NAME})"
-    directory = path.rpartition("/")[0]
-    for system in SYSTEM_DIRECTORIES:
-        if directory == system or directory.startswith(system + "/"):
-            return f"lies in the system's {system}"
+    directory = path[: path.rindex("/") + 1]
+    if directory.startswith(_SYSTEM_PREFIXES):
+        return "lies in the system's " + next(system for system in SYSTEM_DIRECTORIES if path.startswith(system + "/"))
     return None
 
 
 def _wrong_pairs(paths: tuple[str, ...]) -> list[str]:
+    if len(paths) == 1:
+        return []
     known = set(paths)
     repeated = [f"{quoted(path)} is named twice" for path in known if paths.count(path) > 1]
     sides = [f"{quoted(path)} is a file that SQLite keeps for {quoted(owner)}" for owner in paths for side in SIDE_FILES
