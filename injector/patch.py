@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 Operation = dict[str, Any]
+NAMELESS = ("object", "list")
 
 
 def diff(before: Any, after: Any) -> list[Operation]:  # noqa: ANN401 (any JSON value)
@@ -70,10 +71,14 @@ def _compare_lists(path: str, before: list[Any], after: list[Any], operations: l
 
 
 def _same_place(old: object, new: object) -> bool:
-    return old is new or _identity(old) == _identity(new)
+    """Whether two items of lists of one length are one: nameless ones have nothing but their place."""
+    if old is new:
+        return True
+    one, other = _identity(old), _identity(new)
+    return one == other or (one[0] == other[0] and one[0] in NAMELESS)
 
 
-def _identity(item: Any) -> Hashable:  # noqa: ANN401
+def _identity(item: Any) -> tuple[str, Hashable]:  # noqa: ANN401
     if isinstance(item, dict):
         name = item.get("mountPath", item.get("name"))
         return ("named", name) if isinstance(name, str) else ("object", id(item))
