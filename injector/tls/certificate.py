@@ -31,7 +31,7 @@ SKEW = timedelta(hours=1)  # how far a client's clock may be behind ours
 
 # X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for: dates are compared with the caller's clock.
 _NO_CHECK_TIME = 0x200000
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\n?", re.DOTALL)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:(?!-----BEGIN).)+?-----END \1-----\n?", re.DOTALL)
 
 
 class BadCertificate(Exception):
