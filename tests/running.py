@@ -28,7 +28,7 @@ NAME = "litestream-hook.litestream-hook.svc"
 START_SECONDS = 60
 HASTY = """
 from injector import connection
-connection.SECONDS[connection.Phase.RECEIVING] = 2.0
+connection.SECONDS[connection.Phase.RECEIVING] = connection.SECONDS[connection.Phase.ANSWERING] = 2.0
 """
 EAGER = """
 import sys
@@ -188,10 +188,19 @@ class Replica:
         """The CA of what is served."""
         return self.certificates.parent / f"{self.certificates.name}-ca.crt"
 
-    def connect(self, timeout: float = 30) -> ssl.SSLSocket:
+    def connect(self, timeout: float = 30, receive_buffer: int | None = None) -> ssl.SSLSocket:
         """A client's end of a new connection to /mutate, after the handshake."""
         context = ssl.create_default_context(cafile=str(self.ca))
-        return context.wrap_socket(socket.create_connection(("127.0.0.1", self.port), timeout), server_hostname=NAME)
+        plain = socket.socket()
+        plain.settimeout(timeout)
+        if receive_buffer is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        try:
+            plain.connect(("127.0.0.1", self.port))
+            return context.wrap_socket(plain, server_hostname=NAME)
+        except BaseException:
+            plain.close()
+            raise
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""

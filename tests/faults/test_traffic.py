@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from injector import GROUP
+from injector.connection import PIPELINED
 from tests.faults.conftest import unharmed
-from tests.running import Replica, review
+from tests.running import HASTY, Replica, review, running
 
 pytestmark = pytest.mark.slow
 
@@ -114,20 +117,25 @@ def test_endless_pipelining_hurts_nobody(replica: Replica) -> None:
     assert replica.metric("process_resident_memory_bytes") - before < 100 * 2**20
 
 
-def test_a_client_that_does_not_read_its_answers_hurts_nobody(replica: Replica) -> None:
-    body = review()
+def test_a_client_that_does_not_read_its_answers_is_ended_and_hurts_nobody(tmp_path: Path) -> None:
+    asked = json.loads(review())
+    asked["request"]["object"]["metadata"]["annotations"] = {f"{GROUP}/inject": "true", f"{GROUP}/run-as-user": "1"}
+    body = json.dumps(asked).encode()
     request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    before = replica.metric("process_resident_memory_bytes")
 
-    def flood(_: int) -> None:
-        with replica.connect(timeout=4) as client, contextlib.suppress(OSError):
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            while True:
-                client.sendall(request)
+    def ask_on(replica: Replica) -> None:
+        with replica.connect(receive_buffer=4096) as client:
+            client.settimeout(10)
+            with contextlib.suppress(OSError):
+                while True:
+                    client.sendall(request * PIPELINED)
+                    time.sleep(0.02)
 
-    with unharmed(replica):
-        in_threads(4, flood)
-    assert replica.metric("process_resident_memory_bytes") - before < 100 * 2**20
+    with running(tmp_path, prelude=HASTY) as replica:
+        with unharmed(replica):
+            in_threads(2, lambda _: ask_on(replica))
+        ended = 'litestream_hook_connections_ended_total{port="https",reason="answering-too-long"}'
+        assert replica.metric(ended) == 2
 
 
 def test_1000_garbage_requests_a_second_fill_no_disk(replica: Replica) -> None:
