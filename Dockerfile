@@ -8,14 +8,14 @@ RUN python -m pip install --quiet --no-cache-dir --disable-pip-version-check --n
 
 # The development loop's image: it starts the webhook anew when a file changes. skaffold needs its shell and tar.
 FROM packages AS dev
+RUN install --directory --owner 65532 --group 65532 /app
 COPY --chown=65532:65532 main.py /app/
 COPY --chown=65532:65532 injector /app/injector
 WORKDIR /app
 ENV PYTHONPATH=/app:/packages PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
-ENTRYPOINT ["python", "-m", "watchdog.watchmedo", "auto-restart", "--directory=/app", "--pattern=*.py", \
-            "--recursive", "--no-restart-on-command-exit", "--signal=SIGTERM", "--", "python", "-m", "injector"]
-CMD ["serve"]
+ENTRYPOINT ["python", "-m", "injector"]
+CMD ["serve", "--reload"]
 
 FROM packages AS compiled
 COPY main.py /app/

@@ -23,13 +23,13 @@ $(VENV)/.stamp: requirements.txt requirements-dev.txt
 
 setup: $(VENV)/.stamp ## Make the virtual environment with everything that is pinned
 
-run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved file reloads it
+run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved file of injector/ reloads it
 	@echo "serving http://127.0.0.1:$(PORT)/mutate (Ctrl-C ends it); in another terminal, in this folder:"
 	@echo
 	@echo "  $(BIN)/python -m injector review $(EXAMPLE) | curl -sS --data-binary @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply $(EXAMPLE)"
 	@echo
-	@exec $(BIN)/watchmedo auto-restart --directory=injector --directory=main.py --pattern='*.py' --signal=SIGTERM \
-		-- $(BIN)/functions-framework --target mutate --host 127.0.0.1 --port $(PORT)
+	@FUNCTION_TARGET=mutate exec $(BIN)/uvicorn functions_framework.aio:app --host 127.0.0.1 --port $(PORT) \
+		--log-level warning --reload --reload-dir injector
 
 test: setup containers ## Run every test that this machine can run; ends with what was skipped and why
 	$(BIN)/ruff check .

@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "serve the webhook over TLS, as the container does"
     command = commands.add_parser("serve", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument("--reload", action="store_true", help="start anew when a Python file changes (development)")
     options.add_flags(command)
     command.set_defaults(run=_run_serve)
     return parser
@@ -113,10 +114,9 @@ def _run_annotations(parsed: argparse.Namespace, chosen: Options) -> int:
 
 
 def _run_serve(parsed: argparse.Namespace, chosen: Options) -> int:
-    del parsed
     from injector import server  # the other commands need neither an event loop nor TLS
 
-    return server.serve(chosen)
+    return server.serve_reloading(chosen) if parsed.reload else server.serve(chosen)
 
 
 def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import functions_framework.aio
+import uvicorn
 import uvloop
+from uvicorn.supervisors import ChangeReload
 
 from injector import __version__, cluster, guard, log, metrics, tls
 from injector.listener import Listener
@@ -54,6 +56,18 @@ def serve(chosen: Options) -> int:
             log.event(logging.ERROR, str(problem))
             return 1
     return 0
+
+
+def serve_reloading(chosen: Options) -> int:
+    """Serve in a process of its own that is started anew whenever a Python file changes; for development."""
+    config = uvicorn.Config("main", reload=True, reload_dirs=[str(MAIN.parent)], log_level="warning")
+    ChangeReload(config, target=functools.partial(_serve_anew, chosen), sockets=[]).run()
+    return 0
+
+
+def _serve_anew(chosen: Options, sockets: object) -> None:
+    del sockets  # uvicorn would hand on its own, and has none
+    sys.exit(serve(chosen))
 
 
 async def _serve(chosen: Options) -> None:

@@ -152,12 +152,16 @@ def test_the_ports_are_those_that_the_process_listens_on(objects: list[Object]) 
         "metrics": read.metrics_bind_address[1],
         "health": read.health_probe_bind_address[1],
     }
-    probes = [container(objects)[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")]
-    assert [(probe["port"], probe["path"]) for probe in probes] == [
-        ("health", "/healthz"),
-        ("health", "/healthz"),
-        ("health", "/readyz"),
-    ]
+    probes = {name: container(objects).get(f"{name}Probe") for name in ("startup", "liveness", "readiness")}
+    paths = {name: (probe["httpGet"]["port"], probe["httpGet"]["path"]) for name, probe in probes.items() if probe}
+    expected = {
+        "startup": ("health", "/healthz"),
+        "liveness": ("health", "/healthz"),
+        "readiness": ("health", "/readyz"),
+    }
+    if environment(objects)["VARIANT"] == "skaffold":
+        del expected["liveness"]  # a container that is started anew has lost the files that were synced into it
+    assert paths == expected
 
 
 def test_the_api_server_calls_a_service_that_leads_to_the_webhook(objects: list[Object]) -> None:
