@@ -47,7 +47,8 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
     own = settings.ours(metadata, findings.group)
     asked = settings.read(own, options, findings)
-    earlier = status.read(own, findings)
+    present = [item["name"] for key in ("initContainers", "containers") for item in spec.get(key) or []]
+    earlier = status.read(own, asked.containers, present, findings)
     if earlier is None and STATUS not in own:
         _check_names(spec, findings)
     targets = application.targets(spec, asked, earlier.containers if earlier else None, options, findings)
@@ -82,8 +83,11 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
 
     names = [target["name"] for target in targets]
     native = asked.sidecar == "native"
-    init_containers = _with_mounts(spec.get("initContainers") or [], names, storage)
-    main_containers = _with_mounts(spec["containers"], names, storage)
+    before = earlier.image if earlier else asked.image.reference
+    init_containers, main_containers = (
+        _with_mounts(_with_image(spec.get(key) or [], before, asked), names, storage)
+        for key in ("initContainers", "containers")
+    )
     changes: Object = {
         "initContainers": order.placed(
             init_containers, first + [sidecar] * native, names, storage, asked, options, findings
@@ -141,6 +145,18 @@ def _check_names(spec: Mapping[str, Any], findings: Findings) -> None:
             for item in spec.get(key) or []
             if item["name"].startswith(volumes.PREFIX)
         )
+
+
+def _with_image(items: list[Object], before: str, asked: Settings) -> list[Object]:
+    """Our containers with the image that is asked for now, where they still have the one of the earlier call."""
+    if before == asked.image.reference:
+        return items
+    return [
+        {**item, "image": asked.image.reference}
+        if item["name"].startswith(volumes.PREFIX) and item.get("image") == before
+        else item
+        for item in items
+    ]
 
 
 def _with_mounts(items: list[Object], targets: Sequence[str], storage: Storage) -> list[Object]:

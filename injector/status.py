@@ -10,6 +10,9 @@ import msgspec
 from injector import __version__
 from injector.annotations import STATUS
 from injector.settings import Findings, Settings
+from injector.volumes import PREFIX
+
+LONGEST_GRACE = 2**31  # seconds
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -42,17 +45,36 @@ def write(settings: Settings, replicas: Mapping[str, str], containers: Sequence[
     return msgspec.json.encode(status).decode()
 
 
-def read(own: Mapping[str, Any], findings: Findings) -> Status | None:
-    """The status of an earlier call, or None. One that does not parse is a violation."""
+def read(
+    own: Mapping[str, Any], asked: Sequence[str] | None, present: Sequence[str], findings: Findings
+) -> Status | None:
+    """The status of an earlier call, or None. One that does not parse, or names other containers, is a violation.
+
+    Args:
+        own: the Pod's annotations of our group.
+        asked: containers that the annotation `containers` names; None without it.
+        present: names of the Pod's containers.
+        findings: takes the violation.
+    """
     text = own.get(STATUS)
     if text is None:
         return None
     try:
         status = msgspec.json.decode(text, type=Status)
-        if status.grace_period < 0:
-            raise ValueError("a negative grace period")
+        if not 0 <= status.grace_period < LONGEST_GRACE:
+            raise ValueError("no grace period")
+        names = status.containers
+        if not names or len(set(names)) < len(names) or any(name.startswith(PREFIX) for name in names):
+            raise ValueError("no containers of an application")
     except (ValueError, TypeError, RecursionError):
         deny(text, "is not what the webhook writes there", findings)
+        return None
+    missing = [name for name in names if name not in present]
+    if missing:
+        deny(text, f"speaks of {', '.join(sorted(missing))[:200]}, which the Pod does not have", findings)
+        return None
+    if asked is not None and set(asked) != set(names):
+        deny(text, "was written for other containers", findings)
         return None
     return status
 
@@ -75,7 +97,7 @@ def check(
         present: names of the containers and volumes that this Pod has.
         findings: takes a violation where they differ.
     """
-    missing = [name for name in [*expected, *status.containers] if name not in set(present)]
+    missing = [name for name in expected if name not in set(present)]
     if missing:
         deny(text, f"speaks of {', '.join(sorted(set(missing)))[:200]}, which the Pod does not have", findings)
     elif status.databases != replicas:
