@@ -88,7 +88,7 @@ def user(
     gid = _same_id("run-as-group", "runAsGroup", asked.run_as_group, contexts, None, asked, findings)
     if uid is None and contexts and not asked.broken & {"run-as-user", "containers"}:
         unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
-        if unknown:
+        if unknown and options.default_run_as_user is None:
             findings.deny(
                 "run-as-user",
                 None,
@@ -119,10 +119,15 @@ def _same_id(
     findings: Findings,
 ) -> int | None:
     """The id that all targets have, or None and (where they differ) a violation."""
-    known = {name: context[field] for name, context in contexts.items() if context[field] is not None}
+    known = {
+        name: number
+        for name, context in contexts.items()
+        if (number := context[field] if context[field] is not None else default) is not None
+    }
     if written is not None:
-        if known and written not in known.values():
-            name, declared = next(iter(known.items()))
+        declared_ids = {name: context[field] for name, context in contexts.items() if context[field] is not None}
+        if declared_ids and written not in declared_ids.values():
+            name, declared = next(iter(declared_ids.items()))
             findings.warn(
                 f"{findings.key(key)} is {written}, but container {name} declares {field} {declared}: "
                 "Litestream and the application must be the same user to share files"
@@ -141,7 +146,7 @@ def _same_id(
         return None
     if len(known) == len(contexts) or field == "runAsGroup":
         return next(iter(known.values()), None)
-    return default
+    return None
 
 
 def check(
