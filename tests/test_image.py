@@ -379,9 +379,7 @@ def test_the_stand_ins_have_the_names_that_the_dockerfile_asks_for() -> None:
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_no_package_has_to_be_compiled(machine: str, tmp_path: Path) -> None:
-    platforms = (f"--platform=manylinux{age}_{machine}" for age in ("2014", "_2_17", "_2_28", "_2_34"))
-    run(
-        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--target", tmp_path),
-        *("--require-hashes", "--only-binary", ":all:", "--python-version", PYTHON, "--implementation", "cp"),
-        *(*platforms, "-r", ROOT / "requirements.txt"),
-    )
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed"]
+    pip += ["--require-hashes", "--only-binary", ":all:", "--python-version", PYTHON, "--implementation", "cp"]
+    pip += [f"--platform=manylinux{age}_{machine}" for age in ("2014", "_2_17", "_2_28", "_2_34")]
+    run(*pip, "--target", tmp_path, "-r", ROOT / "requirements.txt")
