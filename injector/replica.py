@@ -102,6 +102,11 @@ def of_daemon(namespace: str, name: str, node: str | None) -> Identity:
     )
 
 
+def of_nameless(namespace: str, kind: str) -> Identity:
+    """Of the Pods of a workload that has no name yet."""
+    return _unidentified(namespace, f"the {kind} has a generateName only, so its name is not known yet")
+
+
 def of_job(namespace: str, name: str) -> Identity:
     """Of a Job's Pods; a nameless Job is another one each time."""
     if not name:

@@ -99,6 +99,8 @@ def identity(key: tuple[str, str], workload: Mapping[str, Any], namespace: str) 
     metadata = workload.get("metadata") or {}
     name = metadata.get("name") or ""
     kind = key[1]
+    if not name and kind not in ("Job", "CronJob"):
+        return replica.of_nameless(namespace, kind)
     if kind == "Deployment":
         return replica.of_deployment(namespace, name)
     if kind == "StatefulSet":
@@ -188,6 +190,12 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
             "spec.replicas",
             str(replicas),
             "all Pods would write one replica and destroy it: write 1, or a replica-path with {pod}",
+        )
+    elif kind == "DaemonSet" and isinstance(path, str) and "{node}" not in path:
+        yield Violation(
+            "spec.template",
+            path,
+            "the Pods on all nodes would write one replica and destroy it: write a replica-path with {node}",
         )
     elif kind == "Job":
         yield from _parallel("spec.parallelism", spec)
