@@ -161,11 +161,18 @@ class JobTemplate(TypedDict):
     spec: JobSpec
 
 
+class Ordinals(TypedDict, total=False):
+    """apps/v1 StatefulSetOrdinals."""
+
+    start: int | None
+
+
 class WorkloadSpec(TypedDict, total=False):
     """What the specs of Deployments, StatefulSets, ReplicaSets, DaemonSets, Jobs and CronJobs have in common."""
 
     replicas: int | None
     strategy: Strategy | None
+    ordinals: Ordinals | None
     parallelism: int | None
     concurrencyPolicy: str | None
     template: Pod

@@ -186,7 +186,7 @@ def _reuse(
         _deny_off(database, f"is on the {source} volume {mount['name']}", findings)
     if source is None:
         storage.lasting.add(database)
-    copy = {key: mount[key] for key in ("name", "subPath", "subPathExpr") if mount.get(key)}
+    copy = {"name": mount["name"]} | {key: mount[key] for key in ("subPath", "subPathExpr") if mount.get(key)}
     copy["mountPath"] = absolute(mount["mountPath"])
     if "subPathExpr" in copy:
         _copy_environment(database, copy["subPathExpr"], container, findings, storage)

@@ -181,13 +181,15 @@ def _judge_workload(key: tuple[str, str], request: Request, options: Options) ->
     uid, found = request["uid"], _object(request)
     if not workload.concerns_us(key, found, options):
         return Verdict(review.allowed(uid), "unchanged", "not-annotated")
+    if isinstance(metadata := found.get("metadata"), dict) and metadata.get("deletionTimestamp"):
+        return Verdict(review.allowed(uid), "unchanged", "ending")
     pod_metadata = workload.template(key, found).get("metadata")
     own = settings.ours(pod_metadata, group(options.variant))
     if problems := malformed(found, shapes.Workload, own, options):
         return _denied(uid, problems, [], "malformed")
     metadata = found.get("metadata") or {}
-    if metadata.get("deletionTimestamp") or workload.checked_elsewhere(found):
-        return Verdict(review.allowed(uid), "unchanged", "ending" if metadata.get("deletionTimestamp") else "owned")
+    if workload.checked_elsewhere(found):
+        return Verdict(review.allowed(uid), "unchanged", "owned")
     namespace = _namespace(request, metadata)
     examination = workload.examine(key, found, namespace, options)
     violations, warnings = examination.violations, examination.warnings
