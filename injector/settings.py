@@ -21,6 +21,9 @@ OLDEST = (0, 3, 5)  # the first whose restore knows -if-db-not-exists
 OLDEST_SOUND = (0, 5, 17)
 
 
+MOST_UNKNOWN = 20  # are looked at for what was meant
+
+
 @dataclass
 class Findings:
     """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once."""
@@ -146,10 +149,12 @@ def _defaults(options: Options) -> dict[str, Any]:
 def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
     known = [annotation.key for annotation in ANNOTATIONS]
     unknown = [key for key in own if key not in BY_KEY and key != STATUS]
-    for key in unknown:
+    for key in unknown[:MOST_UNKNOWN]:
         findings.warn(f"{findings.key(quoted(key)[1:-1])}: unknown annotation{similar(key, known)}")
+    if len(unknown) > MOST_UNKNOWN:
+        findings.warn(f"{len(unknown) - MOST_UNKNOWN} more annotations of {findings.group} are unknown")
     if "inject" not in own:
-        slip = [similar(key, ["inject"]) for key in unknown]
+        slip = [similar(key, ["inject"]) for key in unknown[:MOST_UNKNOWN]]
         hint = "".join(filter(None, slip)) and f" instead of {findings.key(quoted(unknown[0])[1:-1])}"
         findings.deny("inject", None, f'is missing: write "true" to ask for injection, "false" to decline it{hint}')
 

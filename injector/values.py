@@ -15,6 +15,7 @@ from injector.errors import quoted
 # Litestream's ".NAME-litestream" beside the database must fit a file name of 255 bytes.
 LONGEST_FILE_NAME = 255 - len("..-litestream-lock")
 LONGEST_PATH = 1024
+MOST_NAMES = 500  # databases (their config has to fit an environment variable) or containers of one Pod
 # S3 keys end at 1024 bytes; what Litestream appends ("/ltx/0/….ltx", "/generations/…") stays under 124.
 LONGEST_REPLICA_PATH = 900
 SYSTEM_DIRECTORIES = (
@@ -170,6 +171,8 @@ def object_name(text: str) -> str:
 
 def container_names(text: str) -> tuple[str, ...]:
     """Names of containers, comma-separated, each once."""
+    if text.count(",") >= MOST_NAMES:
+        raise ValueError(f"names more than {MOST_NAMES} containers: write fewer")
     names = tuple(name.strip() for name in text.split(","))
     wrong = [name for name in names if not is_label(name)]
     if wrong or len(set(names)) != len(names):
@@ -249,9 +252,11 @@ def database_paths(text: str) -> tuple[str, ...]:
     and has no control character, no `$`, which Kubernetes would expand, and none of `?`, `#`, `%`, for which
     Litestream replicates another file, without a word. No two may share a file.
     """
+    if text.count(",") >= MOST_NAMES:
+        raise ValueError(f"names more than {MOST_NAMES} databases: write fewer")
     paths = tuple(path.strip() for path in text.split(","))
     problems = [f"{quoted(path)} {why}" for path in paths if (why := _wrong_path(path))]
-    problems += _wrong_pairs(paths)
+    problems = problems or _wrong_pairs(paths)
     if problems:
         raise ValueError(f"{'; '.join(dict.fromkeys(problems))}: write absolute paths such as /data/app.db")
     return paths

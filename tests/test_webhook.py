@@ -1,0 +1,188 @@
+"""Whatever JSON stands wherever: the webhook answers 200 or 400, and never fails."""
+
+import asyncio
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from injector import GROUP, webhook
+from tests import reviews
+from tests.test_workload import RECREATE, workload
+
+Object = dict[str, Any]
+FULL = yaml.safe_load(
+    f"""
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  labels: {{app: web, pod-template-hash: abc}}
+  ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: web-abc, uid: "1", controller: true}}]
+  annotations: {{{GROUP}/inject: "true", {GROUP}/path: "/data/a.db,/new/b.db", {GROUP}/auth: ambient, {GROUP}/metrics-port: "9090"}}
+spec:
+  os: {{name: linux}}
+  terminationGracePeriodSeconds: 5
+  affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{{matchFields: [{{key: metadata.name, operator: In, values: [n1]}}]}}]}}}}}}
+  securityContext: {{runAsUser: 1000, runAsGroup: 1000, seLinuxOptions: {{level: s0}}}}
+  ephemeralContainers: [{{name: debug, image: x}}]
+  initContainers: [{{name: istio-proxy, image: x, restartPolicy: Always}}, {{name: migrate, image: x}}]
+  containers:
+  - name: app
+    image: x
+    command: [/app/run]
+    workingDir: /app
+    ports: [{{containerPort: 80}}]
+    env: [{{name: A, value: $(B)}}, {{name: B, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}, {{name: AWS_WEB_IDENTITY_TOKEN_FILE, value: /token/t}}]
+    envFrom: [{{secretRef: {{name: s}}}}]
+    volumeMounts: [{{name: data, mountPath: /data/, subPathExpr: $(A)}}, {{name: token, mountPath: /token}}]
+  volumes: [{{name: data, persistentVolumeClaim: {{claimName: c}}}}, {{name: token, projected: {{sources: []}}}}]
+"""  # noqa: E501
+)
+TEMPLATE = {"metadata": {"annotations": FULL["metadata"]["annotations"]}, "spec": FULL["spec"]}
+OBJECTS = [
+    FULL,
+    reviews.injected(FULL),
+    {**workload("StatefulSet", {"ordinals": {"start": 1}, "replicas": 2}), "extra": 1},
+    workload("Deployment", {**RECREATE, "template": TEMPLATE}),
+    workload("CronJob", {"concurrencyPolicy": "Forbid", "template": TEMPLATE}),
+]
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "/", "$(A)", "litestream-hook-x", "é\u2028", "true", "a" * 3000])
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "a", "", "kind"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        found += places(inner, (*path, key))
+    return found
+
+
+REVIEWS = [
+    reviews.review(obj, operation, oldObject=obj)
+    for obj in OBJECTS
+    for operation in (("CREATE",) if obj["kind"] == "Pod" else ("CREATE", "UPDATE"))
+]
+PLACES = [(review, place) for review in REVIEWS for place in places(review)]
+
+
+def ask(body: bytes) -> webhook.Answer:
+    return asyncio.run(webhook.answer("POST", "/mutate", body, reviews.DEFAULTS))
+
+
+@given(st.lists(st.sampled_from(range(len(PLACES))), min_size=1, max_size=1), JSON)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_json_at_any_place_is_answered(chosen: list[int], value: Any) -> None:
+    review, place = PLACES[chosen[0]]
+    body = copy.deepcopy(review)
+    inner: Any = body
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    answer = ask(json.dumps(body).encode())
+    assert answer.status in (200, 400), (place, value)
+
+
+@pytest.mark.parametrize("value", [None, True, -1, "", "x", [None], {}], ids=repr)
+def test_each_wrong_type_at_each_place_is_answered(value: Any) -> None:
+    for review, place in PLACES:
+        kept = []
+        inner: Any = review
+        for key in place[:-1]:
+            inner = inner[key]
+        kept, inner[place[-1]] = inner[place[-1]], value
+        try:
+            answer = ask(json.dumps(review).encode())
+        finally:
+            inner[place[-1]] = kept
+        assert answer.status in (200, 400), (place, value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"{",
+        b"[]",
+        b"null",
+        b"1e999",
+        b'"\\ud800"',
+        b"[" * 100_000,
+        b'{"request":' * 5000,
+        b"{}",
+        b"\x00",
+        b"\xef\xbb\xbf{}",
+    ],
+    ids=range(12),
+)
+def test_what_is_no_review_is_refused_in_one_sentence(body: bytes) -> None:
+    answer = ask(body)
+    assert answer.status == 400
+    assert b"\n" not in answer.body
+    assert 0 < len(answer.body) < 500
+
+
+@pytest.mark.parametrize("text", [b"\\ud800", b"\\u0000", b"\\u001b[31m", b"\\u2028"])
+def test_strange_characters_in_names_and_annotations_are_answered(text: bytes) -> None:
+    plain = json.dumps(reviews.review(FULL)).encode()
+    for old in (
+        b'"web"',
+        b'"app"',
+        b'"data"',
+        b"/new/b.db",
+        b"/data/",
+        b'"web-abc"',
+        b"ambient",
+        b"metrics-port",
+        b"$(A)",
+    ):
+        assert ask(plain.replace(old, old[:-1] + text + old[-1:])).status in (200, 400)
+
+
+@pytest.mark.timeout(60)
+def test_a_hundred_thousand_mistakes_are_answered_soon() -> None:
+    """What grew with the square took minutes, which the test's own time limit ends."""
+    many = 40_000
+    for annotations in (
+        {f"{GROUP}/key-{index}": "" for index in range(many)},
+        {f"{GROUP}/path": ",".join(f"/d/{index}" for index in range(many))},
+        {f"{GROUP}/path": ",".join("/d/a" for _ in range(many))},
+        {f"{GROUP}/containers": ",".join(f"c{index}" for index in range(many))},
+        {f"{GROUP}/path": "/d/" * many},
+    ):
+        pod = {**FULL, "metadata": {"name": "web", "annotations": {f"{GROUP}/inject": "true", **annotations}}}
+        answer = reviews.answer(pod)
+        assert answer.status == 200
+        assert len(answer.body) < 200_000
+
+
+@pytest.mark.parametrize("path", sorted(Path("examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_accepted(path: Path) -> None:
+    for obj in yaml.safe_load_all(path.read_text()):
+        assert reviews.response(obj)["allowed"], obj
+
+
+@pytest.mark.parametrize(
+    "version", [b"0.2.0", b"0.3.0", b"0.3", b"v0.5", b"0.6.0", b"1.0", b"latest", b"99999.1", b"0.5.99999"]
+)
+def test_any_tag_of_an_image_is_answered(version: bytes) -> None:
+    pod = copy.deepcopy(FULL)
+    pod["metadata"]["annotations"][f"{GROUP}/image"] = f"litestream/litestream:{version.decode()}"
+    assert reviews.answer(pod).status == 200
