@@ -90,7 +90,7 @@ def ours(metadata: object, group: str) -> dict[str, Any]:
     found = metadata.get("annotations") if isinstance(metadata, dict) else None
     if not isinstance(found, dict):
         return {}
-    return {key[len(prefix) :]: value for key, value in found.items() if key.startswith(prefix)}
+    return {key[len(prefix) :]: value for key, value in found.items() if str(key).startswith(prefix)}
 
 
 def asks(own: Mapping[str, Any]) -> bool:
