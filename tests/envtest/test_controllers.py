@@ -1,0 +1,133 @@
+"""What the real controllers make of workloads whose Pods are injected."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from injector import GROUP
+from tests.envtest import pods
+from tests.envtest.cluster import Cluster, started
+from tests.envtest.installation import Installation, installed
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
+
+T = TypeVar("T")
+CONTROLLERS = (
+    "replicaset-controller",
+    "deployment-controller",
+    "statefulset-controller",
+    "daemonset-controller",
+    "job-controller",
+)
+
+
+@pytest.fixture(scope="module")
+def installation(assets: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """The webhook as it is installed, and the controllers of workloads."""
+    program = assets / "kube-controller-manager"
+    if not os.access(program, os.X_OK):
+        pytest.skip("the folder of KUBEBUILDER_ASSETS has no kube-controller-manager")
+    folder = tmp_path_factory.mktemp("controllers")
+    command = [
+        str(program),
+        f"--kubeconfig={cluster.kubeconfig}",
+        f"--controllers={','.join(CONTROLLERS)}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        "--secure-port=0",
+    ]
+    with installed(cluster, folder) as one, one.replica(), started(command, folder / "controllers.log"):
+        yield one
+
+
+def eventually(find: Callable[[], T], what: str) -> T:
+    """What `find` gives as soon as that is something."""
+    deadline = time.monotonic() + 90
+    while not (found := find()):
+        assert time.monotonic() < deadline, f"never seen: {what}"
+        time.sleep(0.2)
+    return found
+
+
+def stored(cluster: Cluster, namespace: str, count: int = 1) -> list[dict[str, Any]]:
+    """The namespace's Pods, once there are so many."""
+
+    def find() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = cluster.kubectl("get", "pods", "-o", "json", namespace=namespace).json["items"]
+        return found if len(found) == count else []
+
+    return eventually(find, f"{count} Pods in {namespace}")
+
+
+def replicas(pod: dict[str, Any]) -> list[str]:
+    """The replica paths of a Pod, by its status."""
+    return list(json.loads(pod["metadata"]["annotations"][f"{GROUP}/status"])["databases"].values())
+
+
+@pytest.mark.usefixtures("installation")
+def test_the_pods_of_every_controller_replicate_to_their_workloads_path(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}
+    by_node = pods.asking(replica_path="{namespace}/{kind}/{workload}/{node}/{database}")
+    daemon = pods.workload("DaemonSet", "shop", by_node)
+    daemon["spec"]["template"]["spec"]["tolerations"] = [{"operator": "Exists"}]  # no kubelet makes the node ready
+    job = pods.workload("Job", "once")
+    job["apiVersion"] = "batch/v1"
+    del job["spec"]["selector"]
+    job["spec"]["template"]["spec"]["restartPolicy"] = "Never"
+    cluster.apply(
+        node,
+        pods.workload("Deployment", "shop", replicas=1, strategy={"type": "Recreate"}),
+        pods.workload("StatefulSet", "shop", replicas=2, serviceName="shop", podManagementPolicy="Parallel"),
+        daemon,
+        job,
+        namespace=namespace,
+    )
+    found = stored(cluster, namespace, 5)
+    assert all(pods.injected(pod) for pod in found)
+    assert sorted(path for pod in found for path in replicas(pod)) == [
+        f"{namespace}/daemonset/shop/node-1/data/app.db",
+        f"{namespace}/deployment/shop/data/app.db",
+        f"{namespace}/job/once/data/app.db",
+        f"{namespace}/statefulset/shop-0/data/app.db",
+        f"{namespace}/statefulset/shop-1/data/app.db",
+    ]
+
+
+@pytest.mark.usefixtures("installation")
+def test_a_replacement_waits_for_the_pod_that_still_writes_and_comes_when_it_is_gone(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    manifest = pods.workload("Deployment", "shop", replicas=1, strategy={"type": "Recreate"})
+    # On a node, so that a deletion waits for a kubelet as in a cluster.
+    manifest["spec"]["template"]["spec"]["nodeName"] = "node-of-nobody"
+    cluster.apply(manifest, namespace=namespace)
+    (first,) = stored(cluster, namespace)
+    name = first["metadata"]["name"]
+    cluster.kubectl("delete", "pod", name, "--wait=false", namespace=namespace)
+
+    def refusals() -> list[str]:
+        answer = cluster.kubectl(
+            "get", "events", "--field-selector=reason=FailedCreate", "-o", "json", namespace=namespace
+        )
+        return [event["message"] for event in answer.json["items"]]
+
+    (message, *_) = eventually(refusals, "the ReplicaSet's FailedCreate")
+    assert f'Pod "{name}" still writes the replica' in message
+    (only,) = stored(cluster, namespace)
+    assert only["metadata"]["uid"] == first["metadata"]["uid"]
+
+    cluster.kubectl("delete", "pod", name, "--force", "--grace-period=0", namespace=namespace)
+
+    def successor() -> list[dict[str, Any]]:
+        return [pod for pod in stored(cluster, namespace) if pod["metadata"]["uid"] != first["metadata"]["uid"]]
+
+    (second,) = eventually(successor, "the ReplicaSet's new Pod")
+    assert pods.injected(second)
+    assert replicas(second) == replicas(first)
