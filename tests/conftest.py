@@ -7,7 +7,7 @@ import pytest
 
 SLOWNESS = ("slow", "containers", "apiserver")
 # What CI may skip: parts that its machine can't have. Everything else must run there.
-OPTIONAL = ("KUBEBUILDER_ASSETS is not set",)
+OPTIONAL = ("KUBEBUILDER_ASSETS is not set", "has no kube-controller-manager")
 
 _skipped: dict[str, str] = {}
 
