@@ -21,6 +21,9 @@ _INDENTED_SEQUENCE = re.compile(
 )
 
 
+LARGEST_DOCUMENT = 1_000_000
+
+
 class UnreadableManifest(Exception):
     """Text that is no YAML (or JSON), with the line and what is wrong there."""
 
@@ -122,12 +125,25 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
 def _parse(body: str, number: int, line: int) -> Any:  # noqa: ANN401 (any YAML value)
     content = re.sub(r"(?m)\A(?:%[^\n]*\n)+", lambda match: "\n" * match[0].count("\n"), body)
     try:
-        return yaml.load(content, _Loader)  # noqa: S506 (a safe loader)
+        return _unshared(yaml.load(content, _Loader), [LARGEST_DOCUMENT])  # noqa: S506 (a safe loader)
     except yaml.MarkedYAMLError as error:
         at = line + (error.problem_mark.line if error.problem_mark else 0)
         raise UnreadableManifest(f"document {number}, line {at}: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UnreadableManifest(f"document {number}: {error}") from None
+
+
+def _unshared(value: Any, left: list[int]) -> Any:  # noqa: ANN401 (any YAML value)
+    """A copy in which aliases are copies too, so that a change of one place changes no other.
+
+    `left` counts down the values that it may still have: aliases of aliases can stand for billions.
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"its anchors stand for more than {LARGEST_DOCUMENT} values")
+    if isinstance(value, dict):
+        return {key: _unshared(item, left) for key, item in value.items()}
+    return [_unshared(item, left) for item in value] if isinstance(value, list) else value
 
 
 def patched(document: Document, operations: Sequence[Operation]) -> tuple[str, bool]:
@@ -140,11 +156,16 @@ def patched(document: Document, operations: Sequence[Operation]) -> tuple[str, b
     edited = _edit(document.text, operations)
     if edited is not None:
         try:
-            if _parse(edited, document.number, 1) == wanted:
+            if _exactly(_parse(edited, document.number, 1)) == _exactly(wanted):
                 return edited, True
         except UnreadableManifest:
             pass
     return yaml.dump(wanted, Dumper=_Dumper, sort_keys=False, width=4096, allow_unicode=True), False
+
+
+def _exactly(value: Any) -> str:  # noqa: ANN401 (any YAML value)
+    """A text that is equal for equal values of equal types only: for Python alone, 1 and true are equal."""
+    return json.dumps(value, sort_keys=True)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -157,6 +178,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+# Text that kubectl would take for a number or a boolean is put in quotes.
+_Dumper.yaml_implicit_resolvers = {key: list(known) for key, known in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+for _first, _known in _Loader.yaml_implicit_resolvers.items():
+    _Dumper.yaml_implicit_resolvers.setdefault(_first, []).extend(_known)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 
 
 def _edit(text: str, operations: Sequence[Operation]) -> str | None:
