@@ -67,12 +67,11 @@ class Container:
         self.lives = 0
         self.past: list[Ended] = []
         self.greeted = self.started = self.has_started = self.ready = self.done = False
-        self.killed_for = ""
 
     @property
     def running(self) -> bool:
-        """Whether it has a process now."""
-        return self.life is not None and not self.life.ended.is_set()
+        """Whether it has a life whose end nobody has taken note of yet."""
+        return self.life is not None and self.lives > len(self.past)
 
     def lets_next_start(self) -> bool:
         """Whether the container after it may start: a sidecar must have started, others must have been begun."""
@@ -120,7 +119,6 @@ class Container:
         life = Life(identifier, bundle, self.site.state, self._log(number), cgroup)
         self.lives += 1
         self.greeted = self.started = self.ready = False
-        self.killed_for = ""
         self.life = life
         life.start(settings)
         return life

@@ -7,8 +7,10 @@ import copy
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PREFIX = "podrunner-"
+REMOVE_SECONDS = 10
 
 
 class Node:
@@ -106,7 +109,8 @@ class Node:
             self._rhythm,
             self._tell,
         )
-        self._runs.append(run)
+        self._runs.append(run)  # before anything runs that would have to be ended
+        run.begin()
         return run
 
     @property
@@ -124,17 +128,45 @@ def sweep() -> None:
 
 
 def remove(directory: Path) -> None:
-    """Take away a node: its containers, mounts, cgroups and files."""
+    """Take away a node: its containers (also one that is just being started), mounts, cgroups and files."""
     state = directory / "memory" / "runc"
+    for pid in _starters(state):  # first, so that nothing more begins
+        _kill(pid)
     for container in state.iterdir() if state.is_dir() else ():
         delete = ["runc", "--root", str(state), "delete", "--force", container.name]
         subprocess.run(delete, check=False, capture_output=True, env=ENVIRONMENT)
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while (groups := _cgroups(directory.name)) and time.monotonic() < deadline:
+        for group in groups:
+            with contextlib.suppress(OSError):
+                for member in (group / "cgroup.procs").read_text().split():
+                    _kill(int(member))
+            with contextlib.suppress(OSError):  # busy until its processes are gone
+                group.rmdir()
+        time.sleep(0.02)
     mounts.unmount_below(directory)
     shutil.rmtree(directory, ignore_errors=True)
-    for controller in [CGROUPS, *CGROUPS.iterdir()]:
-        for group, _, _ in os.walk(controller / directory.name, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(group).rmdir()
+
+
+def _starters(state: Path) -> list[int]:
+    """The runc processes that use a state directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().split(b"\0")[:3] == [b"runc", b"--root", os.fsencode(state)]:
+                found.append(int(path.parent.name))
+    return found
+
+
+def _cgroups(name: str) -> list[Path]:
+    """A node's cgroups in every hierarchy, the innermost first."""
+    tops = [controller / name for controller in (CGROUPS, *CGROUPS.iterdir())]
+    return [Path(group) for top in tops for group, _, _ in os.walk(top, topdown=False)]
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _locked(directory: Path) -> int:

@@ -100,6 +100,9 @@ class Run:
         self._threads = [threading.Thread(target=self._guarded, args=(self._sync,), daemon=True)]
         if any(volume.limit is not None for volume in self.volumes.values()):
             self._threads.append(threading.Thread(target=self._guarded, args=(self._watch_volumes,), daemon=True))
+
+    def begin(self) -> None:
+        """Start to run the Pod; returns at once."""
         for thread in tuple(self._threads):  # each may add more
             thread.start()
 
@@ -368,7 +371,8 @@ class Run:
 
     def _stop(self, container: Container, life: Life, grace: float, why: str, *, in_turn: bool = False) -> None:
         """End one life as the kubelet does: preStop, its turn, SIGTERM, the rest of the grace period, SIGKILL."""
-        container.killed_for = why
+        if life.ended.is_set():
+            return
         left = grace
         hook = (container.spec.get("lifecycle") or {}).get("preStop")
         if hook is not None and left > 0:
@@ -444,8 +448,9 @@ class Run:
     def _note_end(self, container: Container, life: Life) -> Ended:
         with self._changed:
             ended = container.end(life)
+            # Told before anyone whose turn comes after this end can go on.
+            self._event(container.name, f"{ended.reason}, exit code {ended.exit_code}")
             self._changed.notify_all()
-        self._event(container.name, f"{ended.reason}, exit code {ended.exit_code}")
         return ended
 
     def _until_noted(self, container: Container) -> None:

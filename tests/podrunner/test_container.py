@@ -77,7 +77,7 @@ def test_root_is_refused_where_the_pod_forbids_it(node: Node) -> None:
 
 
 def test_a_read_only_root_can_be_written_to_in_volumes_only(node: Node) -> None:
-    script = "echo x > /volume/x && cat /volume/x; echo y > /y || echo refused"
+    script = "echo x > /volume/x && cat /volume/x; { echo y > /y; } 2>/dev/null || echo refused"
     asked = pod(
         container(
             script,
@@ -86,7 +86,7 @@ def test_a_read_only_root_can_be_written_to_in_volumes_only(node: Node) -> None:
         ),
         volumes=[{"name": "v", "emptyDir": {}}],
     )
-    assert output(node, asked).splitlines()[::2] == ["x", "refused"]
+    assert output(node, asked).splitlines() == ["x", "refused"]
 
 
 def test_what_a_container_writes_to_its_root_is_gone_in_its_next_life(node: Node) -> None:
@@ -119,7 +119,7 @@ def test_an_empty_directory_is_open_to_all_and_shared(node: Node) -> None:
     first = container("echo from-init > /disk/x", "first", volumeMounts=mounts, securityContext={"runAsUser": 1000})
     script = (
         "cat /disk/x; stat -c '%a %u' /disk /memory; grep -c '^tmpfs /memory ' /proc/mounts;"
-        "dd if=/dev/zero of=/memory/y bs=2M count=1 2>&1 || true"
+        "dd if=/dev/zero of=/memory/y bs=2M count=1 2>&1; true"
     )
     asked = pod(
         container(script, volumeMounts=mounts, securityContext={"runAsUser": 2000}),
@@ -150,7 +150,7 @@ def test_nested_read_only_and_partial_mounts(node: Node) -> None:
         {"name": "w", "mountPath": "/a/b"},
         {"name": "v", "mountPath": "/a", "subPathExpr": "$(NAME)-x"},
     ]
-    script = "echo 1 > /a/in-a; echo 2 > /a/b/in-b; echo 3 > /a/b/c/in-c || echo refused; ls /a /a/b"
+    script = "echo 1 > /a/in-a; echo 2 > /a/b/in-b; { echo 3 > /a/b/c/in-c; } 2>/dev/null || echo refused; ls /a /a/b"
     asked = pod(
         container(script, volumeMounts=mounts, env=[{"name": "NAME", "value": "n"}]),
         volumes=[{"name": "v", "hostPath": {"path": "/srv/v"}}, {"name": "w", "emptyDir": {}}],
@@ -212,7 +212,7 @@ def test_files_of_secrets_config_maps_fields_and_tokens(node: Node) -> None:
     }
     script = (
         "cd /v && for f in in/key level name token; do cat $f; echo; done;"
-        "stat -c %a token; echo > token || echo refused"
+        "stat -c %a token; { echo > token; } 2>/dev/null || echo refused"
     )
     asked = pod(
         container(script, volumeMounts=[{"name": "v", "mountPath": "/v"}]),
