@@ -5,6 +5,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.podrunner import missing
+
 SLOWNESS = ("slow", "containers", "apiserver")
 # What CI may skip: parts that its machine can't have. Everything else must run there.
 OPTIONAL = ("KUBEBUILDER_ASSETS is not set", "has no kube-controller-manager")
@@ -21,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: max((SLOWNESS.index(m.name) + 1 for m in item.iter_markers() if m.name in SLOWNESS), default=0)
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Containers are not tried where the machine can't run them; the reason is told instead."""
+    if item.get_closest_marker("containers") and (reason := missing()) is not None:
+        pytest.skip(reason)
 
 
 @pytest.hookimpl(wrapper=True)
