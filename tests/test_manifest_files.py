@@ -106,7 +106,8 @@ def test_every_item_of_lists_is_injected_and_named() -> None:
 def test_nothing_is_printed_when_anything_is_wrong(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(POD)
-    bad.write_text(f"{OTHER}---\n{POD.replace('1000', '-1').replace("other: 'yes'", f"{GROUP}/bucket: 'My'")}")
+    wrong = POD.replace("other: 'yes'", f"{GROUP}/bucket: 'My'")
+    bad.write_text(f"{OTHER}---\n{wrong}")
     done = run("inject", str(good), str(bad))
     assert (done.returncode, done.stdout) == (1, "")
     assert f'{bad}: document 2 (Pod default/web): {GROUP}/bucket: "My"' in done.stderr
