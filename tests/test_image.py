@@ -113,6 +113,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         run(*build, "--tag", name, context)
     try:
         run(*build, "--pull-never", "--build-arg", "REVISION=abc", "--tag", "litestream-hook", ROOT)
+        run(*build, "--pull-never", "--target", "dev", "--tag", "development", ROOT)
         base, root = (
             Path(run(*buildah, "mount", run(*buildah, "from", "--pull-never", name)))
             for name in (FINAL, "localhost/litestream-hook")
