@@ -7,7 +7,8 @@ EXAMPLE := examples/01-pod.yaml
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make requirements"
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format golden demo bench fuzz endurance containers test-apiserver dev requirements
+.PHONY: help setup run test lint format golden demo bench fuzz endurance durability containers test-apiserver dev \
+	requirements
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -68,6 +69,9 @@ golden: setup ## Rewrite the expected Pods and the README's tables; review the d
 
 demo: setup containers ## Show the whole promise with a real Litestream and a real S3 server
 	@$(BIN)/python -m tests.demo
+
+durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite the README's table (an hour)
+	@DURABILITY=full $(BIN)/python -m tests.durability
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods
 	@$(BIN)/python -m tests.bench
