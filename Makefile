@@ -70,7 +70,7 @@ golden: setup ## Rewrite the expected Pods and the README's tables; review the d
 demo: setup containers ## Show the whole promise with a real Litestream and a real S3 server
 	@$(BIN)/python -m tests.demo
 
-durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite the README's table (an hour)
+durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite the README's table (takes a while)
 	@DURABILITY=full $(BIN)/python -m tests.durability
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods

@@ -29,6 +29,9 @@ SCENARIOS: tuple[Callable[[Way, S3], Row], ...] = (
     scenarios.recreation,
     partial(scenarios.dead_node, interval="1s"),
     partial(scenarios.dead_node, interval="200ms"),
+    scenarios.several_databases,
+    partial(scenarios.other_user, user=65532),
+    partial(scenarios.other_user, user=0),
 )
 
 

@@ -46,6 +46,28 @@ def dead_node(way: Way, s3: S3, interval: str = "1s") -> Row:
     return row
 
 
+def several_databases(way: Way, s3: S3) -> Row:
+    """Deletes a Pod with two databases in one directory and one in another, and makes it again on empty volumes."""
+    row = Row("three databases in two directories, deleted while writing", way)
+    databases = ("/data/a.db", "/data/b.db", "/srv/c.db")
+    with Stage(way, s3=s3) as stage:
+        run = stage.start(databases=databases)
+        write(run, row, 100)
+        row.count(end(run, row), stage.restored(row, databases=databases))
+    return row
+
+
+def other_user(way: Way, s3: S3, user: int) -> Row:
+    """Deletes a Pod whose application runs as `user`, and makes it again on empty volumes."""
+    row = Row(f"the application is uid {user}, deleted while writing", way)
+    spec = {"securityContext": {"runAsUser": user, "runAsGroup": user}}
+    with Stage(way, s3=s3) as stage:
+        run = stage.start(spec=spec)
+        write(run, row, 100)
+        row.count(end(run, row), stage.restored(row, spec=spec))
+    return row
+
+
 def _unbroken(found: set[int]) -> set[int]:
     """The rows, which must have no hole: only then does the last one stand for all those before it."""
     if found != set(range(1, len(found) + 1)):
