@@ -40,6 +40,7 @@ def test_a_pod_that_is_deleted_while_it_writes_loses_no_row(s3: S3, way: Way) ->
         assert row.restored > 0, row
 
 
+@pytest.mark.durability
 @ways(NATIVE_05)
 @pytest.mark.parametrize("interval", ["1s", "200ms"])
 def test_a_dead_node_takes_with_it_only_what_was_written_last(s3: S3, way: Way, interval: str) -> None:
