@@ -27,6 +27,7 @@ FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+))(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?"
 )
@@ -47,14 +48,15 @@ _SECONDS = {
 }
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _LONGEST_DURATION = 2**63 // 10**9
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_TIME_OF_DAY = r"([01]\d|2[0-3]):[0-5]\d"
+_TIMESTAMP = re.compile(rf"\d{{4}}-\d\d-\d\dT{_TIME_OF_DAY}:[0-5]\d(\.\d{{1,9}})?(Z|[+-]{_TIME_OF_DAY})", re.ASCII)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
 _REFERENCE = re.compile(
     rf"(?P<name>(?:(?P<host>{_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[0-9a-fA-F:]+\])(?P<port>:[0-9]+)?/)?"
     rf"{_COMPONENT}(?:/{_COMPONENT})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
-    r"(?P<digest>@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
+    r"(?:@sha256:[0-9a-f]{64}|@sha384:[0-9a-f]{96}|@sha512:[0-9a-f]{128})?"
 )
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 PLACEHOLDERS = ("namespace", "kind", "workload", "pod", "node", "database")
@@ -164,7 +166,7 @@ def is_label(text: str) -> bool:
 
 def object_name(text: str) -> str:
     """A name of a Kubernetes object: a DNS subdomain (RFC 1123) of at most 253 characters."""
-    if len(text) > 253 or not all(map(is_label, text.split("."))):
+    if len(text) > 253 or not _SUBDOMAIN.fullmatch(text):
         raise ValueError("write a name in lower case letters, digits, - and ., such as litestream-hook-secret")
     return text
 
