@@ -38,12 +38,22 @@ class Findings:
 
     def deny(self, name: str, value: str | None, expected: str) -> None:
         """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
-        shown = None if value is None else re.sub(r"//[^/@]*@", "//…@", value)
+        shown = None if value is None else without_credentials(name, value)
         self.violations.append(Violation(self.key(name), shown, expected))
 
     def warn(self, text: str) -> None:
         """Notes a risk."""
         self.warnings.append(text)
+
+
+def without_credentials(name: str, value: str) -> str:
+    """A value for a message: of a URL, all up to its last @ may be a password, and a query a signature."""
+    before, at, host = value.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    if at and (slashes or name == "endpoint"):
+        value = f"{scheme + slashes if scheme in ('http:', 'https:') else ''}…@{host}"
+    address, mark, _ = value.partition("?")
+    return f"{address}?…" if mark and name == "endpoint" else value
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -154,8 +164,8 @@ def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
     if len(unknown) > MOST_UNKNOWN:
         findings.warn(f"{len(unknown) - MOST_UNKNOWN} more annotations of {findings.group} are unknown")
     if "inject" not in own:
-        slip = [similar(key, ["inject"]) for key in unknown[:MOST_UNKNOWN]]
-        hint = "".join(filter(None, slip)) and f" instead of {findings.key(quoted(unknown[0])[1:-1])}"
+        slip = next((key for key in unknown[:MOST_UNKNOWN] if similar(key, ["inject"])), None)
+        hint = f" instead of {findings.key(quoted(slip)[1:-1])}" if slip else ""
         findings.deny("inject", None, f'is missing: write "true" to ask for injection, "false" to decline it{hint}')
 
 

@@ -131,7 +131,11 @@ def examine(key: tuple[str, str], workload: Mapping[str, Any], namespace: str, o
     if template_path != target:
         outer = list(_metadata(key, workload))
     violations = [
-        Violation(f"{path}[{our_group}/{name}]", str(value), f"has no effect there: move it to {target}")
+        Violation(
+            f"{path}[{our_group}/{name}]",
+            settings.without_credentials(name, value) if isinstance(value, str) else None,
+            f"has no effect there: move it to {target}",
+        )
         for path, metadata in outer
         for name, value in settings.ours(metadata, our_group).items()
     ]
