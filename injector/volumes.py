@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ APPLICATION_DIRECTORIES = (
     "/var/www/html",
     "/workspace",
 )
-_VARIABLE = re.compile(r"\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
+_VARIABLE = re.compile(r"\$\$|\$\(([^()]*)\)")  # `$$` stands for a dollar sign
 
 
 @dataclass
@@ -111,8 +112,8 @@ def _deny_off(database: str, where: str, findings: Findings) -> None:
 
 
 def absolute(path: str) -> str:
-    """A mount path in its normal form, as the kubelet takes it: from the root, no `//`, no `/` at the end."""
-    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+    """A mount path in its normal form, as the kubelet takes it: from the root, no `//` or `..`, no `/` at the end."""
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def outer_first(mounts: Iterable[Object]) -> list[Object]:
@@ -124,18 +125,16 @@ def _application_mounts(
     database: str, targets: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """(container, mount) of each target that mounts something at a parent of the database, or at the database."""
+    places = {"/", *(database[: match.start()] for match in re.finditer("/", database) if match.start()), database}
+    places.update(_side_files(database))
     for target in targets:
         found = [
-            mount
+            (len(path), mount)
             for mount in target.get("volumeMounts") or []
-            if not mount["name"].startswith(PREFIX) and _covers(absolute(mount["mountPath"]), database)
+            if (path := absolute(mount["mountPath"])) in places and not mount["name"].startswith(PREFIX)
         ]
         if found:
-            yield target, max(found, key=lambda mount: len(absolute(mount["mountPath"])))
-
-
-def _covers(at: str, database: str) -> bool:
-    return at == "/" or database == at or database.startswith(at + "/") or at in _side_files(database)
+            yield target, max(found, key=lambda each: each[0])[1]
 
 
 def _side_files(database: str) -> list[str]:
@@ -181,7 +180,7 @@ def _reuse(
         )
         return None
     container, mount = writable[0]
-    source = next((kind for kind in FLEETING_SOURCES if volumes.get(mount["name"], {}).get(kind) is not None), None)
+    source = _fleeting(volumes.get(mount["name"], {}))
     if settings.restore == "off" and source:
         _deny_off(database, f"is on the {source} volume {mount['name']}", findings)
     if source is None:
@@ -191,6 +190,14 @@ def _reuse(
     if "subPathExpr" in copy:
         _copy_environment(database, copy["subPathExpr"], container, findings, storage)
     return copy
+
+
+def _fleeting(volume: Mapping[str, Any]) -> str | None:
+    """The kind of a volume that ends with its Pod; one without any source is an emptyDir by default."""
+    kinds = [kind for kind, source in volume.items() if source is not None and kind != "name"]
+    if volume and not kinds:
+        return "emptyDir"
+    return next((kind for kind in kinds if kind in FLEETING_SOURCES), None)
 
 
 def _writable(mount: Mapping[str, Any], volume: Mapping[str, Any]) -> bool:
@@ -207,38 +214,53 @@ def _place(database: str, container: Mapping[str, Any], mount: Mapping[str, Any]
     """Where the database lies in its volume: equal for two mounts that show the same file."""
     below = database[len(absolute(mount["mountPath"]).rstrip("/")) :]
     if expression := mount.get("subPathExpr"):
-        variables = [
-            str(entry) for entry in container.get("env") or [] if entry["name"] in _VARIABLE.findall(expression)
-        ]
-        return (mount["name"], absolute(expression + below), *variables)
+        variables, _ = _variables(expression, container)
+        return (mount["name"], absolute(expression + below), *map(str, variables))
     return (mount["name"], absolute((mount.get("subPath") or "") + below))
+
+
+def _variables(expression: str, container: Mapping[str, Any]) -> tuple[list[Object], list[str]]:
+    """The variables that an expression refers to, and those that they refer to; and names that are not in the env.
+
+    In the container's own order: a variable can refer to earlier ones only.
+    """
+    environment = {entry["name"]: entry for entry in container.get("env") or []}
+    needed: set[str] = set()
+    wanted = _referred(expression)
+    while wanted:
+        name = wanted.pop()
+        if name not in needed:
+            needed.add(name)
+            wanted += _referred(environment.get(name, {}).get("value") or "")
+    return [entry for name, entry in environment.items() if name in needed], sorted(needed.difference(environment))
+
+
+def _referred(text: str) -> list[str]:
+    return [name for name in _VARIABLE.findall(text) if name]
 
 
 def _copy_environment(
     database: str, expression: str, container: Mapping[str, Any], findings: Findings, storage: Storage
 ) -> None:
-    """Gives Litestream the variables that a subPathExpr refers to, and those that they refer to."""
-    environment = {entry["name"]: entry for entry in container.get("env") or []}
-    known = {entry["name"] for entry in storage.environment}
-    wanted = list(dict.fromkeys(_VARIABLE.findall(expression)))
-    needed: list[Object] = []
-    while wanted:
-        name = wanted.pop()
-        entry = environment.get(name)
-        if entry is None:
+    """Gives Litestream the variables that decide where a subPathExpr leads."""
+    variables, missing = _variables(expression, container)
+    where = f"container {container['name']} mounts it with subPathExpr {quoted(expression)}"
+    for name in missing:
+        findings.deny(
+            "path",
+            database,
+            f"{where}, whose variable {name} is not in its env (envFrom can't be followed): set it there",
+        )
+    known = {entry["name"]: entry for entry in storage.environment}
+    for entry in variables:
+        if known.setdefault(entry["name"], entry) != entry:
             findings.deny(
                 "path",
                 database,
-                f"container {container['name']} mounts it with subPathExpr {quoted(expression)}, whose variable {name} "
-                "is not in its env (envFrom can't be followed): set it there",
+                f"{where}, whose variable {entry['name']} has another value than in the container of another database, "
+                "and Litestream can have but one of them: give the variables different names",
             )
-        elif name not in known:
-            known.add(name)
-            needed.insert(0, dict(entry))
-            wanted += _VARIABLE.findall(entry.get("value") or "")
-    # In the container's own order: a variable can refer to earlier ones only.
-    order = list(environment)
-    storage.environment += sorted(needed, key=lambda entry: order.index(entry["name"]))
+    storage.environment = [dict(entry) for entry in known.values()]
 
 
 def _warn_of_hidden_files(directory: str, targets: Sequence[Mapping[str, Any]], findings: Findings) -> None:
