@@ -54,9 +54,9 @@ def targets(
                 "is needed: all containers of the Pod are known proxies: write which uses the databases",
             )
         return found
+    known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
     for name in asked.containers:
         if name not in by_name:
-            known = [known for known in by_name if not known.startswith(volumes.PREFIX)]
             findings.deny(
                 "containers",
                 ",".join(asked.containers),
@@ -167,7 +167,7 @@ def check(
             "can't be done for a Windows Pod, as Litestream's image is for Linux: write \"false\"",
         )
     if asked.sidecar == "container":
-        if identity.known.get("kind") == "job" or "CronJob" in identity.unknown.get("kind", ""):
+        if identity.finishes:
             findings.deny("sidecar", "container", 'would keep the Job from ever finishing: write "native"')
         else:
             findings.warn(
@@ -201,7 +201,8 @@ def check(
 
 
 def _free_port(taken: int, ports: Sequence[object]) -> int:
-    return next(port for port in range(taken + 1 if taken < 65000 else 9090, 65536) if port not in ports)
+    """Another port; any will do as a suggestion where a container lists thousands."""
+    return next((port for port in range(taken + 1, taken + 100) if port not in ports and port < 65536), 9090)
 
 
 def credentials(asked: Settings, targets: Sequence[Mapping[str, Any]]) -> Credentials:
@@ -217,11 +218,12 @@ def credentials(asked: Settings, targets: Sequence[Mapping[str, Any]]) -> Creden
             [{"name": key, "valueFrom": {"secretKeyRef": {"name": asked.secret, "key": key}}} for key in keys]
         )
     for target in targets:
-        environment = [dict(entry) for entry in target.get("env") or [] if entry["name"] in IDENTITY_VARIABLES]
-        files = [entry.get("value") or "" for entry in environment if entry["name"] in TOKEN_FILES]
-        if environment:
-            mounts = [mount for file in files if (mount := _mount_of(file, target))]
-            return Credentials(environment, [{**mount, "readOnly": True} for mount in mounts])
+        # A name that stands twice has its last value, as in the container itself.
+        found = {entry["name"]: dict(entry) for entry in target.get("env") or [] if entry["name"] in IDENTITY_VARIABLES}
+        if found:
+            files = [found[name].get("value") or "" for name in TOKEN_FILES if name in found]
+            mounts = {mount["mountPath"]: mount for file in files if (mount := _mount_of(file, target))}
+            return Credentials([*found.values()], [{**mount, "readOnly": True} for mount in mounts.values()])
     return Credentials([])
 
 

@@ -25,7 +25,8 @@ class Identity(NamedTuple):
 
     `known` maps placeholders of the replica path to their text; `unknown` maps each of the others to why it
     has none, in words for the author. `example` is a path to suggest. `stable_name` is the Pod's own name
-    where a new Pod of the same name is the same one again, else None.
+    where a new Pod of the same name is the same one again, else None. `finishes`: the Pod is a Job's, which is
+    done only when all its containers are.
     """
 
     namespace: str
@@ -33,6 +34,7 @@ class Identity(NamedTuple):
     unknown: Mapping[str, str]
     example: str
     stable_name: str | None = None
+    finishes: bool = False
 
 
 def of_pod(pod: Mapping[str, Any], namespace: str) -> Identity:
@@ -60,7 +62,7 @@ def of_pod(pod: Mapping[str, Any], namespace: str) -> Identity:
     if kind == "DaemonSet":
         return of_daemon(namespace, owner["name"], _node(pod))
     if kind == "Job":
-        return _identity(namespace, "job", owner["name"])
+        return of_job(namespace, owner["name"])
     return of_replica_set(namespace, owner["name"], metadata.get("labels") or {})
 
 
@@ -110,8 +112,9 @@ def of_nameless(namespace: str, kind: str) -> Identity:
 def of_job(namespace: str, name: str) -> Identity:
     """Of a Job's Pods; a nameless Job is another one each time."""
     if not name:
-        return _unidentified(namespace, "the Job has a generateName only, so its next run has another name")
-    return _identity(namespace, "job", name)
+        why = "the Job has a generateName only, so its next run has another name"
+        return _unidentified(namespace, why)._replace(finishes=True)
+    return _identity(namespace, "job", name)._replace(finishes=True)
 
 
 def of_cron_job(namespace: str, name: str) -> Identity:
@@ -120,7 +123,7 @@ def of_cron_job(namespace: str, name: str) -> Identity:
         namespace,
         "a CronJob's Jobs have another name at every run",
         f"{{namespace}}/cronjob/{name or 'my-job'}/{{database}}",
-    )
+    )._replace(finishes=True)
 
 
 def _identity(namespace: str, kind: str, workload: str, pod: str | None = None) -> Identity:
