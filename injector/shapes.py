@@ -4,11 +4,12 @@ An API server never sends anything else, but files and hostile callers do, so ob
 these shapes before they are read. Pods stay plain dicts: fields not named here pass through untouched.
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
 Names = dict[str, str]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class OwnerReference(TypedDict):
@@ -35,8 +36,8 @@ class ObjectMeta(TypedDict, total=False):
 class SecurityContext(TypedDict, total=False):
     """core/v1 SecurityContext and PodSecurityContext."""
 
-    runAsUser: int | None
-    runAsGroup: int | None
+    runAsUser: Integer | None
+    runAsGroup: Integer | None
     seLinuxOptions: dict[str, Any] | None
 
 
@@ -60,7 +61,7 @@ class EnvVar(TypedDict):
 class ContainerPort(TypedDict, total=False):
     """core/v1 ContainerPort."""
 
-    containerPort: int
+    containerPort: Integer
 
 
 class Container(TypedDict):
@@ -129,7 +130,7 @@ class PodSpec(TypedDict):
     ephemeralContainers: NotRequired[list[Container] | None]
     volumes: NotRequired[list[Volume] | None]
     securityContext: NotRequired[SecurityContext | None]
-    terminationGracePeriodSeconds: NotRequired[int | None]
+    terminationGracePeriodSeconds: NotRequired[Integer | None]
     affinity: NotRequired[Affinity | None]
     os: NotRequired[PodOS | None]
 
@@ -151,7 +152,7 @@ class JobSpec(TypedDict):
     """batch/v1 JobSpec."""
 
     template: Pod
-    parallelism: NotRequired[int | None]
+    parallelism: NotRequired[Integer | None]
 
 
 class JobTemplate(TypedDict):
@@ -164,16 +165,16 @@ class JobTemplate(TypedDict):
 class Ordinals(TypedDict, total=False):
     """apps/v1 StatefulSetOrdinals."""
 
-    start: int | None
+    start: Integer | None
 
 
 class WorkloadSpec(TypedDict, total=False):
     """What the specs of Deployments, StatefulSets, ReplicaSets, DaemonSets, Jobs and CronJobs have in common."""
 
-    replicas: int | None
+    replicas: Integer | None
     strategy: Strategy | None
     ordinals: Ordinals | None
-    parallelism: int | None
+    parallelism: Integer | None
     concurrencyPolicy: str | None
     template: Pod
     jobTemplate: JobTemplate
