@@ -79,6 +79,7 @@ ANNOTATIONS = (
 BY_KEY = {annotation.key: annotation for annotation in ANNOTATIONS}
 STATUS = "status"  # written by the webhook, never by a user
 LABEL = "replicates"
+MOST_WORDS = 100  # that one is compared with
 
 
 def group(variant: str) -> str:
@@ -88,7 +89,7 @@ def group(variant: str) -> str:
 
 def similar(word: str, words: list[str]) -> str:
     """` (did you mean …?)` with the most similar of the words, or nothing."""
-    found = difflib.get_close_matches(word[:64], words, n=1)
+    found = difflib.get_close_matches(word[:64], words[:MOST_WORDS], n=1)
     return f"; did you mean {found[0]}?" if found else ""
 
 

@@ -21,15 +21,17 @@ def placed(
 ) -> list[Object]:
     """The init containers with ours among them: restored before anyone writes, stopped after everyone but the proxy."""
     order = [item["name"] for item in ours]
-    others = [item for item in there if item["name"] not in order]
+    own = set(order)
+    others = [item for item in there if item["name"] not in own]
     front = len(others) if not asked.init_first else _front(others, targets, storage, options, findings)
-    ours_there = [item["name"] for item in there if item["name"] in order]
+    ours_there = [item["name"] for item in there if item["name"] in own]
     if ours_there:
-        before = [item["name"] for item in others[:front]]
-        names = [item["name"] for item in there]
-        first, last = names.index(ours_there[0]), names.index(ours_there[-1])
-        proxies_lead = all(names.index(name) < first for name in before if name in options.skip_containers)
-        targets_follow = all(names.index(name) > last for name in targets if name in names)
+        places = {item["name"]: index for index, item in enumerate(there)}
+        first, last = places[ours_there[0]], places[ours_there[-1]]
+        proxies_lead = all(
+            places[item["name"]] < first for item in others[:front] if item["name"] in options.skip_containers
+        )
+        targets_follow = all(places[name] > last for name in targets if name in places)
         if ours_there == order and proxies_lead and targets_follow:
             return laid(there, ours)
     present = {item["name"]: item for item in there}
@@ -45,8 +47,9 @@ def _front(
     Native sidecars that lead the list, and all up to the last native sidecar that is a network proxy: sidecars
     stop in reverse order, and the final sync needs the proxy. None that uses a database may run before its restore.
     """
+    names = set(targets)
     users = [
-        item["name"] in targets or any(mount["name"] in storage.names for mount in item.get("volumeMounts") or [])
+        item["name"] in names or any(mount["name"] in storage.names for mount in item.get("volumeMounts") or [])
         for item in others
     ]
     lead = 0

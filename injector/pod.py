@@ -47,8 +47,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
     own = settings.ours(metadata, findings.group)
     asked = settings.read(own, options, findings)
-    present = [item["name"] for key in ("initContainers", "containers") for item in spec.get(key) or []]
-    earlier = status.read(own, asked.containers, present, findings)
+    earlier = status.read(own, asked.containers, _names(spec, "initContainers", "containers"), findings)
     if earlier is None and STATUS not in own:
         _check_names(spec, findings)
     targets = application.targets(spec, asked, earlier.containers if earlier else None, options, findings)
@@ -69,7 +68,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     ]
     sidecar = containers.replicate(asked, replicas, storage, user, credentials, grace)
     added = [volumes.config_volume(), *storage.volumes]
-    if len(first[0]["env"][0]["value"]) > LONGEST_CONFIG:
+    if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in first[0]["env"]):
         findings.deny(
             "path",
             None,
@@ -77,7 +76,8 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
         )
     if earlier:
         expected = [item["name"] for item in [*first, sidecar, *added]]
-        status.check(own[STATUS], earlier, replicas, expected, _names(spec), findings)
+        present = _names(spec, "initContainers", "containers", "volumes")
+        status.check(own[STATUS], earlier, replicas, expected, present, findings)
     if findings.violations:
         raise InvalidPod(findings.violations, findings.warnings)
 
@@ -128,13 +128,12 @@ def _needed_grace(application: int, databases: int) -> int:
 
 
 def _names_the_pod(template: str, identity: Identity) -> bool:
-    own = [f"{{{key}}}" for key, text in identity.known.items() if text == identity.stable_name]
-    return any(placeholder in template for placeholder in own if placeholder != "{namespace}")
+    own = [f"{{{key}}}" for key in ("workload", "pod") if identity.known.get(key) == identity.stable_name]
+    return any(placeholder in template for placeholder in own)
 
 
-def _names(spec: Mapping[str, Any]) -> list[str]:
-    """Names of all containers and volumes."""
-    lists = ("initContainers", "containers", "volumes")
+def _names(spec: Mapping[str, Any], *lists: str) -> list[str]:
+    """Names of all items in these lists of a Pod's spec."""
     return [item["name"] for key in lists for item in spec.get(key) or []]
 
 
@@ -163,4 +162,5 @@ def _with_mounts(items: list[Object], targets: Sequence[str], storage: Storage) 
     if not storage.target_mounts:
         return items
     mounts: Object = {"volumeMounts": storage.target_mounts}
-    return [lay.over(item, mounts) if item["name"] in targets else item for item in items]
+    names = set(targets)
+    return [lay.over(item, mounts) if item["name"] in names else item for item in items]

@@ -69,9 +69,8 @@ def read(
     except (ValueError, TypeError, RecursionError):
         deny(text, "is not what the webhook writes there", findings)
         return None
-    missing = [name for name in names if name not in present]
-    if missing:
-        deny(text, f"speaks of {', '.join(sorted(missing))[:200]}, which the Pod does not have", findings)
+    if missing := sorted(set(names).difference(present)):
+        deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
         return None
     if asked is not None and set(asked) != set(names):
         deny(text, "was written for other containers", findings)
@@ -97,9 +96,8 @@ def check(
         present: names of the containers and volumes that this Pod has.
         findings: takes a violation where they differ.
     """
-    missing = [name for name in expected if name not in set(present)]
-    if missing:
-        deny(text, f"speaks of {', '.join(sorted(set(missing)))[:200]}, which the Pod does not have", findings)
+    if missing := sorted(set(expected).difference(present)):
+        deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
     elif status.databases != replicas:
         deny(text, "was written for other databases or another workload", findings)
 
