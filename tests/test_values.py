@@ -246,7 +246,7 @@ REFUSED: list[tuple[Callable[[str], Any], list[str]]] = [
             "/data/a?.db",
             "/data/a#b",
             "/data/%20",
-            ",".join(f"/a/{number}" for number in range(251)),
+            ",".join(f"/a/{number}" for number in range(501)),
         ],
     ),
     (
@@ -448,8 +448,8 @@ def test_an_accepted_path_is_absolute_and_normal(text: str) -> None:
 
 
 def test_all_wrong_paths_are_named_at_once() -> None:
-    with pytest.raises(ValueError, match=r'"x" .*"/etc/y" .*"/a/b" is named twice'):
-        values.database_paths("/a/b,x,/etc/y,/a/b")
+    with pytest.raises(ValueError, match=r'"x" .*"/etc/y" '):
+        values.database_paths("/a/b,x,/etc/y")
 
 
 def test_days_are_turned_into_hours_in_the_hint() -> None:
