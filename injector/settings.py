@@ -51,6 +51,7 @@ def without_credentials(name: str, value: str) -> str:
     before, at, host = value.rpartition("@")
     scheme, slashes, _ = before.partition("//")
     if at and (slashes or name == "endpoint"):
+        host = "…" if "?" in before else host  # what stands behind this @ may be of the query
         value = f"{scheme + slashes if scheme in ('http:', 'https:') else ''}…@{host}"
     address, mark, _ = value.partition("?")
     return f"{address}?…" if mark and name == "endpoint" else value

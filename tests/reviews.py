@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonpatch
 
-from injector import options, webhook
+from injector import GROUP, options, webhook
 from injector.options import Options
 
 DEFAULTS = options.read({})
@@ -62,3 +62,36 @@ def injected(obj: Object, **rest: Any) -> Object:
     assert reply["allowed"], reply["status"]["message"]
     patched: Object = jsonpatch.apply_patch(obj, operations(reply))
     return patched
+
+
+def pod(spec: Object | None = None, *, metadata: Object | None = None, **annotations: str) -> Object:
+    """A Pod that asks for injection; annotations of our group as keywords, with `_` for `-`.
+
+    Without a spec it has one container, `app`, of user 1000; a spec's own securityContext wins.
+    """
+    own = {f"{GROUP}/{key.replace('_', '-')}": text for key, text in {"inject": "true", **annotations}.items()}
+    default = {"securityContext": {"runAsUser": 1000}, "containers": [{"name": "app", "image": "example.com/app:1"}]}
+    named = {"name": "web", **(metadata or {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**named, "annotations": {**named.get("annotations", {}), **own}},
+        "spec": {**default, **(spec or {})},
+    }
+
+
+def denied(obj: Object, operation: str = "CREATE", **rest: Any) -> dict[str, str]:
+    """The violations that the webhook denies an object for: message by field, ours without the group."""
+    reply = response(obj, operation, **rest)
+    assert not reply["allowed"], "allowed"
+    assert reply["status"]["code"] == 422
+    causes: list[dict[str, str]] = reply["status"]["details"]["causes"]
+    assert all(cause["message"] in reply["status"]["message"] for cause in causes)
+    return {cause["field"].removeprefix(f"{GROUP}/"): cause["message"] for cause in causes}
+
+
+def warned(obj: Object, operation: str = "CREATE", **rest: Any) -> str:
+    """The warnings of an allowed object, one a line."""
+    reply = response(obj, operation, **rest)
+    assert reply["allowed"], reply["status"]["message"]
+    return "\n".join(reply.get("warnings", []))
