@@ -64,7 +64,7 @@ def injected(obj: Object, **rest: Any) -> Object:
     return patched
 
 
-def pod(spec: Object | None = None, *, metadata: Object | None = None, **annotations: str) -> Object:
+def pod(spec: Object | None = None, metadata: Object | None = None, /, **annotations: str) -> Object:
     """A Pod that asks for injection; annotations of our group as keywords, with `_` for `-`.
 
     Without a spec it has one container, `app`, of user 1000; a spec's own securityContext wins.
