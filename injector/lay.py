@@ -51,8 +51,22 @@ def items(theirs: Sequence[dict[str, Any]], ours: Sequence[Mapping[str, Any]], n
     key = KEYS[name]
     wanted = {item[key]: item for item in ours}
     present = {item.get(key) for item in theirs}
-    merged = [over(item, wanted[item[key]]) if item.get(key) in wanted else item for item in theirs]
+    one = _variable if name == "env" else over
+    merged = [one(item, wanted[item[key]]) if item.get(key) in wanted else item for item in theirs]
     return merged + [dict(item) for item in ours if item[key] not in present]
+
+
+def _variable(theirs: dict[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment variable: Kubernetes refuses one with both a value and a source.
+
+    A reference that another webhook (of a secret store) has resolved to a value stays resolved.
+    """
+    if "valueFrom" in ours and theirs.get("value"):
+        return theirs
+    if "value" in ours and theirs.get("valueFrom") is not None:
+        return dict(ours)
+    merged: dict[str, Any] = over(theirs, ours)
+    return merged
 
 
 def _same(theirs: list[Any], merged: list[Any]) -> list[Any]:
