@@ -13,6 +13,7 @@ from injector.settings import Findings, Settings
 from injector.values import SIDE_FILES
 
 Object = dict[str, Any]
+Mounted = tuple[Mapping[str, Any], dict[str, Mapping[str, Any]]]
 
 PREFIX = "litestream-hook-"
 CONFIG_VOLUME = "litestream-hook-config"
@@ -34,6 +35,8 @@ APPLICATION_DIRECTORIES = (
     "/var/www/html",
     "/workspace",
 )
+# Databases times containers: each may need a mount, and a small request must not become a large Pod.
+MOST_USES = 20_000
 _VARIABLE = re.compile(r"\$\$|\$\(([^()]*)\)")  # `$$` stands for a dollar sign
 
 
@@ -73,10 +76,19 @@ def plan(
     storage = Storage()
     if "path" in settings.broken or not targets:
         return storage
+    if len(settings.path) * len(targets) > MOST_USES:
+        findings.deny(
+            "containers",
+            None,
+            f"is needed: {len(settings.path)} databases in each of {len(targets)} containers are too many: write the "
+            "names of the containers that use them",
+        )
+        return storage
     volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    mounted = _mounts_by_path(targets)
     new: dict[str, Object] = {}
     for database in settings.path:
-        found = list(_application_mounts(database, targets))
+        found = list(_application_mounts(database, mounted))
         if found:
             mount = _reuse(database, found, volumes, settings, findings, storage)
         else:
@@ -121,20 +133,29 @@ def outer_first(mounts: Iterable[Object]) -> list[Object]:
     return sorted(mounts, key=lambda mount: absolute(mount["mountPath"]).count("/"))
 
 
-def _application_mounts(
-    database: str, targets: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """(container, mount) of each target that mounts something at a parent of the database, or at the database."""
-    places = {"/", *(database[: match.start()] for match in re.finditer("/", database) if match.start()), database}
-    places.update(_side_files(database))
+def _mounts_by_path(targets: Sequence[Mapping[str, Any]]) -> list[Mounted]:
+    """Each target that mounts volumes of the application's, with its mounts by their normal path."""
+    result: list[Mounted] = []
     for target in targets:
-        found = [
-            (len(path), mount)
-            for mount in target.get("volumeMounts") or []
-            if (path := absolute(mount["mountPath"])) in places and not mount["name"].startswith(PREFIX)
-        ]
-        if found:
-            yield target, max(found, key=lambda each: each[0])[1]
+        by_path: dict[str, Mapping[str, Any]] = {}
+        for mount in target.get("volumeMounts") or []:
+            if not mount["name"].startswith(PREFIX):
+                by_path.setdefault(absolute(mount["mountPath"]), mount)
+        if by_path:
+            result.append((target, by_path))
+    return result
+
+
+def _application_mounts(
+    database: str, mounted: Iterable[Mounted]
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(container, mount) of each target that mounts something at the database or, else, at its nearest parent."""
+    parents = [database[: match.start()] or "/" for match in re.finditer("/", database)]
+    places = [*_side_files(database), database, *reversed(parents)]
+    for target, by_path in mounted:
+        nearest = next((by_path[place] for place in places if place in by_path), None)
+        if nearest is not None:
+            yield target, nearest
 
 
 def _side_files(database: str) -> list[str]:

@@ -330,3 +330,11 @@ def test_a_pod_of_many_mounts_and_databases_is_answered() -> None:
     mounts = [mount(f"/data/{number}") for number in range(20_000)]
     path = ",".join(f"/data/{number}/app.db" for number in range(100))
     assert len(our_mounts(pod(container(*mounts), path=path))) == 100
+
+
+@pytest.mark.timeout(60)
+def test_a_small_request_can_not_become_a_pod_of_millions_of_mounts() -> None:
+    path = ",".join(f"/{number}/a" for number in range(350))
+    many = [{"name": f"c{number}", "image": "x"} for number in range(20_000)]
+    assert "are too many" in reviews.denied(reviews.pod({"containers": many}, path=path))["containers"]
+    assert reviews.response(reviews.pod({"containers": many}, path=path, containers="c0"))["allowed"]
