@@ -136,7 +136,7 @@ def _same_id(
     if asked.broken & {key, "containers"}:
         return None
     if len(set(known.values())) > 1:
-        each = ", ".join(f"{name} {number}" for name, number in known.items())
+        each = ", ".join(f"{name} {number}" for name, number in known.items())[:200]
         findings.deny(
             key,
             None,

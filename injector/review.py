@@ -12,6 +12,7 @@ from injector.errors import BadReview, Violation
 API_VERSION = "admission.k8s.io/v1"
 # Kubernetes cuts warnings at 256 characters once all of them together pass 4096.
 LONGEST_WARNING = 1024
+MOST_WARNINGS = 200
 
 
 class GroupVersionKind(TypedDict):
@@ -146,7 +147,7 @@ def _answer(
 ) -> bytes:
     response: dict[str, Any] = {"uid": uid, "allowed": is_allowed, **rest}
     if warnings:
-        response["warnings"] = [warning[:LONGEST_WARNING] for warning in warnings]
+        response["warnings"] = [warning[:LONGEST_WARNING] for warning in warnings[:MOST_WARNINGS]]
     if audit:
         response["auditAnnotations"] = dict(audit)
     return _encoder.encode({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})

@@ -33,6 +33,7 @@ from injector.pod import Injection, inject
 from injector.review import Request
 
 LARGEST_BODY = 8 * 1024 * 1024
+MOST_TOLD = 200  # violations in one answer: more than anyone has made by hand
 PATHS = ("", "/mutate")
 POD = ("", "Pod")
 
@@ -197,7 +198,8 @@ def _judge_workload(key: tuple[str, str], request: Request, options: Options) ->
     if request["operation"] == "UPDATE" and before and shapes.wrong(before, shapes.Workload) is None:
         known = workload.examine(key, before, namespace, options).violations
         new = workload.new_violations(violations, known, group(options.variant))
-        warnings = [*(str(violation) for violation in violations if violation not in new), *warnings]
+        denied = set(new)
+        warnings = [*(str(violation) for violation in violations if violation not in denied), *warnings]
         violations = new
     if violations:
         return _denied(uid, violations, warnings, "workload")
@@ -234,6 +236,9 @@ def _as_string(value: object) -> str:
 
 
 def _denied(uid: str, violations: Sequence[Violation], warnings: Sequence[str], reason: str) -> Verdict:
-    lines = "\n".join(f"- {violation}" for violation in violations)
+    told = violations[:MOST_TOLD]
+    lines = "\n".join(f"- {violation}" for violation in told)
+    if len(violations) > len(told):
+        lines += f"\n- and {len(violations) - len(told)} more"
     message = f"litestream-hook can't do what the annotations ask for:\n{lines}"
-    return Verdict(review.denied(uid, 422, message, violations, warnings), "denied", reason, len(warnings))
+    return Verdict(review.denied(uid, 422, message, told, warnings), "denied", reason, len(warnings))

@@ -303,3 +303,27 @@ def test_a_password_on_a_workloads_own_metadata_is_not_repeated() -> None:
     body = reviews.answer(workload).body
     assert b"has no effect there" in body
     assert b"hunter2" not in body
+
+
+@pytest.mark.timeout(60)
+def test_a_request_with_thousands_of_mistakes_has_an_answer_of_a_few() -> None:
+    many = range(30_000)
+    ours = reviews.pod({"initContainers": [{"name": f"litestream-hook-{number}"} for number in many]})
+    annotated = {f"{GROUP}/x{number}": "1" for number in many}
+    misplaced: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "annotations": annotated},
+        "spec": {"template": {"spec": {"containers": []}}},
+    }
+    half = copy.deepcopy(misplaced)
+    half["metadata"]["annotations"] = {key: annotated[key] for key in list(annotated)[:5]}
+    for reply in (
+        reviews.response(ours),
+        reviews.response(misplaced),
+        reviews.response(misplaced, "UPDATE", oldObject=half),
+        reviews.response(misplaced, "UPDATE", oldObject=misplaced),
+    ):
+        assert len(str(reply)) < 200_000
+        if not reply["allowed"]:
+            assert " more" in reply["status"]["message"]
