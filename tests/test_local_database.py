@@ -104,7 +104,8 @@ def elsewhere(lives: Lives, tmp_path: Path) -> int:
 @pytest.mark.parametrize("kill", [False, True], ids=["ended", "killed"])
 def test_a_database_as_new_as_its_replica_or_newer_goes_on(lives: Lives, kill: bool) -> None:
     _, last = lives.live(kill=kill)
-    assert lives.live()[0] == last
+    # A row that was committed when the node died may not have been acknowledged any more.
+    assert lives.live()[0] in (last, last + kill)
 
 
 def without_metadata(claim: Path) -> None:
