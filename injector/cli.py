@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,36 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"litestream-hook {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    text = "print manifests with their Pods and Pod templates injected, as YAML"
-    command = commands.add_parser("inject", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    _add_files(command)
-    command.set_defaults(run=_run_inject)
+    def command(name: str, run: Callable[[argparse.Namespace, Options], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(run=run)
+        return added
 
-    text = "report every mistake and risk in manifests; exit code 1 if there is any"
-    command = commands.add_parser("check", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    _add_files(command)
-    command.set_defaults(run=_run_check)
-
-    text = "print the table of annotations"
-    command = commands.add_parser("annotations", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    options.add_flags(command, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
-    command.set_defaults(run=_run_annotations)
-
-    text = "print the AdmissionReview that an API server would send for an object"
-    command = commands.add_parser("review", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    _add_files(command)
-    command.set_defaults(run=_run_review)
-
+    _add_files(command("inject", _run_inject, "print manifests with their Pods and Pod templates injected, as YAML"))
+    _add_files(command("check", _run_check, "report every mistake and risk in manifests; exit code 1 if there is any"))
+    listing = command("annotations", _run_annotations, "print the table of annotations")
+    options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
+    _add_files(command("review", _run_review, "print the AdmissionReview that an API server would send for an object"))
     text = "apply a webhook's answer (an AdmissionReview on standard input) to the object in a manifest"
-    command = commands.add_parser("apply", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    _add_files(command)
-    command.set_defaults(run=_run_apply)
-
-    text = "serve the webhook over TLS, as the container does"
-    command = commands.add_parser("serve", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_argument("--reload", action="store_true", help="start anew when a Python file changes (development)")
-    options.add_flags(command)
-    command.set_defaults(run=_run_serve)
+    _add_files(command("apply", _run_apply, text))
+    serve = command("serve", _run_serve, "serve the webhook over TLS, as the container does")
+    serve.add_argument("--reload", action="store_true", help="start anew when a Python file changes (development)")
+    options.add_flags(serve)
     return parser
 
 

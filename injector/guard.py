@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from injector.annotations import group
 from injector.cluster import Cluster, ClusterError, PodMetadata
 from injector.errors import quoted
 
 logger = logging.getLogger(__name__)
 
-GROUP = "litestream-hook.kaidotio.github.io"
 LIMIT = 1.0  # seconds for an answer of the API, and for waiting for our turn to ask
 IN_FLIGHT = 16  # lists at a time
 
@@ -73,7 +73,7 @@ class Guard:
         self._observe = observe
         self._cluster = cluster
         self._on_error = on_error
-        self._group = f"{variant}.{GROUP}" if variant else GROUP
+        self._group = group(variant)
         self._turn = asyncio.Semaphore(IN_FLIGHT)
         if cluster is None:
             logger.warning("the single-writer guard is off: there is no Kubernetes API to ask")
