@@ -14,7 +14,8 @@ CONFIG = f"{CONFIG_DIRECTORY}/litestream.yml"
 RESTORE_FROM_CONFIG = f"{CONFIG_DIRECTORY}/restore-from.yml"
 SOCKET = f"{CONFIG_DIRECTORY}/litestream.sock"
 BINARY = "/usr/local/bin/litestream"
-SEEN_SECONDS = 2  # until Litestream, which looks once a second (monitor-interval), has seen a new database
+MONITOR_SECONDS = 1  # between Litestream's looks at a database (monitor-interval), if nothing else is said
+SEEN_SECONDS = 2  # until Litestream has surely seen a new database
 FINAL_SYNC_SECONDS = 30  # Litestream's own shutdown-sync-timeout, for each database
 
 # First releases with `info -socket` and `ltx -level`, with `sync`, and with `restore -integrity-check`.
@@ -41,9 +42,13 @@ def config(settings: Settings, replicas: Mapping[str, str]) -> str:
         }
         whole["socket"] = {"enabled": True, "path": SOCKET}
         whole["shutdown-sync-timeout"] = f"{FINAL_SYNC_SECONDS}s"
+    # A sync only sends what Litestream has seen: without this, shorter intervals than a second have no effect.
+    often = settings.sync_interval.seconds < MONITOR_SECONDS
+    monitor = {"monitor-interval": settings.sync_interval.text} if often else {}
     whole["dbs"] = [
         {
             "path": database,
+            **monitor,
             "replicas": [{**_bucket(settings), "path": path, "sync-interval": settings.sync_interval.text, **times}],
         }
         for database, path in replicas.items()
