@@ -58,6 +58,10 @@ ANNOTATIONS = (
                "point in time of `restore-from` to start from (RFC 3339)"),
     Annotation("integrity-check", "quick", values.one_of("none", "quick", "full"),
                "check of a restored database"),
+    Annotation("first-sync", "wait", values.one_of("wait", "background"),
+               "`wait`: the application starts once a restored database is in the replica again as a whole, so that a "
+               "node that dies right then takes no more rows with it than at any other time; `background`: it starts "
+               "at once"),
     Annotation("local-database", None, values.one_of("keep", "replace"),
                "what becomes of a database on a volume of the application's own that is older than its replica, "
                "or another one: `keep` makes it the replica's newest state, `replace` moves it aside and restores; "

@@ -15,6 +15,7 @@ CHECK = "litestream-hook-check"
 RESTORE = "litestream-hook-restore"
 RESTORE_FROM = "litestream-hook-restore-from"
 REPLICATE = "litestream-hook-replicate"
+FIRST_SYNC = "litestream-hook-first-sync"
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,22 @@ def replicate(
             "failureThreshold": 4,
         }
     return container
+
+
+def first_syncs(settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User) -> list[Object]:
+    """The container that holds the application back until restored databases are replicated again; [] if none can be.
+
+    A database on a volume that outlives the Pod is not lost with it: nothing waits for that one.
+    """
+    fleeting = [database for database in replicas if database not in storage.lasting]
+    waits = settings.first_sync == "wait" and settings.sidecar == "native" and litestream.can_sync(settings)
+    if not (fleeting and waits):
+        return []
+    container = _litestream(FIRST_SYNC, [], fleeting, settings, storage, user, Credentials([]))
+    del container["args"]
+    container["command"] = ["/bin/sh", "-eu", "-c", scripts.FIRST_SYNC]
+    container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(fleeting)})
+    return [container]
 
 
 @dataclass(frozen=True)

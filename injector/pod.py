@@ -67,6 +67,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
         *containers.restores(asked, replicas, sources, storage, user, credentials),
     ]
     sidecar = containers.replicate(asked, replicas, storage, user, credentials, grace)
+    last = containers.first_syncs(asked, replicas, storage, user)
     added = [volumes.config_volume(), *storage.volumes]
     if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in first[0]["env"]):
         findings.deny(
@@ -75,7 +76,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
             "names more databases than one Litestream config can hold: use fewer, or shorter paths",
         )
     if earlier:
-        expected = [item["name"] for item in [*first, sidecar, *added]]
+        expected = [item["name"] for item in [*first, sidecar, *last, *added]]
         present = _names(spec, "initContainers", "containers", "volumes")
         status.check(own[STATUS], earlier, replicas, expected, present, findings)
     if findings.violations:
@@ -90,7 +91,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     )
     changes: Object = {
         "initContainers": order.placed(
-            init_containers, first + [sidecar] * native, names, storage, asked, options, findings
+            init_containers, [*first, sidecar, *last] if native else first, names, storage, asked, options, findings
         ),
         "containers": main_containers if native else order.laid(main_containers, [sidecar]),
         "volumes": lay.items(spec.get("volumes") or [], added, "volumes"),

@@ -22,6 +22,20 @@ done
 """
 )
 
+# Litestream begins each life on an empty volume by uploading the restored database as a whole, and what is
+# written meanwhile waits for its end. The shell, as the first process, would ignore SIGTERM without the trap.
+FIRST_SYNC = (
+    _EACH
+    + """
+trap 'exit 143' TERM
+for database do
+  [ -e "$database" ] || continue
+  /usr/local/bin/litestream sync -wait -timeout 86400 -socket /etc/litestream/litestream.sock "$database" &
+  wait $!
+done
+"""
+)
+
 _ASIDE = """\
 now=$(date -u +%Y%m%dT%H%M%SZ)
 

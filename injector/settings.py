@@ -80,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True):
     restore_from: str | None
     restore_timestamp: str | None
     integrity_check: str
+    first_sync: str
     local_database: str | None
     sync_interval: Duration
     snapshot_interval: Duration

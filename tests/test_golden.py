@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from injector import cli, workload
+from injector.annotations import ANNOTATIONS
 from tests import restricted, reviews, schemas
 
 HERE = Path(__file__).parent
@@ -92,6 +93,11 @@ def test_whole_pods_come_out_as_reviewed(path: Path, request: pytest.FixtureRequ
 
 def test_every_expected_file_has_an_input() -> None:
     assert {path.name for path in EXPECTED.glob("*.yaml")} == {path.name for path in INPUTS}
+
+
+def test_the_file_of_every_annotation_has_every_annotation() -> None:
+    (pod,) = _ours(HERE / "golden" / "every-annotation.yaml")
+    assert [key.partition("/")[2] for key in pod["metadata"]["annotations"]] == [row.key for row in ANNOTATIONS]
 
 
 PODS = [

@@ -254,7 +254,8 @@ def test_a_variable_that_stands_twice_has_its_last_value_also_after_a_second_cal
     env = [{"name": "AWS_REGION", "value": "one"}, {"name": "AWS_REGION", "value": "two"}]
     once = reviews.injected(ambient(env=env))
     assert reviews.injected(once) == once
-    found = [entry["value"] for entry in once["spec"]["initContainers"][-1]["env"] if entry["name"] == "AWS_REGION"]
+    (sidecar,) = (item for item in once["spec"]["initContainers"] if item["name"] == "litestream-hook-replicate")
+    found = [entry["value"] for entry in sidecar["env"] if entry["name"] == "AWS_REGION"]
     assert found == ["two"]
 
 
@@ -265,7 +266,7 @@ def test_a_web_identity_that_comes_between_two_calls_reaches_litestream() -> Non
     target.setdefault("volumeMounts", []).append({"name": "aws", "mountPath": "/var/run/secrets/aws", "readOnly": True})
     twice = reviews.injected(once)
     assert reviews.injected(twice) == twice
-    for item in twice["spec"]["initContainers"][1:]:
+    for item in twice["spec"]["initContainers"][1:-1]:
         assert "AWS_WEB_IDENTITY_TOKEN_FILE" in [entry["name"] for entry in item["env"]]
         assert "/var/run/secrets/aws" in [mount["mountPath"] for mount in item["volumeMounts"]]
 
