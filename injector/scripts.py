@@ -12,13 +12,16 @@ set +f
 """
 
 # Litestream looks for new databases once a second, and its final sync leaves out one that it has not yet seen:
-# without this, a Pod that ends within a second of its start (a short Job) would lose every row.
+# without this, a Pod that ends within a second of its start (a short Job) would lose every row. It must be short
+# itself: while S3 is away a sync hangs for as long as it may, and the grace period is for the final ones.
 SYNC = (
     _EACH
     + """
 for database do
-  [ ! -e "$database" ] || /usr/local/bin/litestream sync -socket /etc/litestream/litestream.sock "$database" || :
+  [ -e "$database" ] || continue
+  /usr/local/bin/litestream sync -timeout 2 -socket /etc/litestream/litestream.sock "$database" &
 done
+wait
 """
 )
 
