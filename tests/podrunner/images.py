@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).parents[2] / ".cache"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-WRITER = "/app/writer.py"
+WRITER, PROXY = "/app/writer.py", "/app/proxy.py"
 
 
 class Image(NamedTuple):
@@ -77,18 +77,19 @@ def litestream(release: str, *, scratch: bool = False) -> Image:
 
 
 def application() -> Image:
-    """A shell, `python3` with its sqlite3 module (the interpreter that runs the tests), and `writer`.
+    """A shell, `python3` with its sqlite3 module (the interpreter that runs the tests), `writer` and `proxy`.
 
-    Its entrypoint is the writer: give it `args` as `writer.py --help` says.
+    Its entrypoint is the writer: give it `args` as `writer.py --help` says. The proxy is `python3 /app/proxy.py`.
     """
-    source = Path(__file__).with_name("writer.py")
+    programs = {path: Path(__file__).with_name(Path(path).name) for path in (WRITER, PROXY)}
 
     def fill(root: Path) -> None:
         _put_shell(root)
         _put_python(root)
-        _copy(source, root, WRITER)
+        for path, source in programs.items():
+            _copy(source, root, path)
 
-    root = _built("application", [Path(sys.executable).resolve(), source, Path(__file__)], fill)
+    root = _built("application", [Path(sys.executable).resolve(), *programs.values(), Path(__file__)], fill)
     return Image(root, entrypoint=("/usr/local/bin/python3", WRITER), directory="/app")
 
 

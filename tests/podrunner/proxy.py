@@ -1,9 +1,14 @@
-"""A TCP proxy in front of a server, for a network that is slow or gone."""
+"""A TCP proxy in front of a server, for a network that is slow or gone.
+
+As a program it is the proxy of a service mesh in a container: `proxy.py PORT TARGET-PORT`, until SIGTERM.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Self
 
@@ -16,16 +21,17 @@ CHUNK = 64 * 1024
 class Proxy:
     """Forwards connections to a port of 127.0.0.1 until the `with` block ends.
 
-    `port` is where it listens; `delay` is how many seconds every piece of data waits, in both directions;
-    while `swallow` is set nothing gets through and nothing is refused. Both may be changed at any time.
+    `port` is where it listens (by default any free one); `delay` is how many seconds every piece of data waits,
+    in both directions; while `swallow` is set nothing gets through and nothing is refused. Both may be changed
+    at any time.
     """
 
-    def __init__(self, target: int, *, delay: float = 0) -> None:
+    def __init__(self, target: int, *, delay: float = 0, port: int = 0) -> None:
         self.target, self.delay = target, delay
         self._open = threading.Event()
         self._open.set()
         self._closed = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self._sockets: set[socket.socket] = {self._listener}
 
@@ -86,3 +92,14 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
             self._sockets.discard(end)
+
+
+def main() -> None:
+    port, target = map(int, sys.argv[1:])
+    with Proxy(target, port=port):
+        signal.sigwait({signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -19,6 +20,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 ENVIRONMENT = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
 START_SECONDS = 60
 REAP_SECONDS = 5
+LOOK_SECONDS = 0.1
 START_ERROR = 128
 
 
@@ -33,8 +35,8 @@ class Life:
     """A container from its start to its end.
 
     `exit_code` (128 + signal where a signal ended it), `oom_killed`, `finished` (monotonic seconds) and the
-    peaks of memory in bytes (`rss_peak`: of its processes; `memory_peak`: of its cgroup, with page cache) are
-    there once `ended` is set. `error` is the reason why it could not be started at all.
+    peaks of memory in bytes (`rss_peak`: of its first process, as seen every LOOK_SECONDS; `memory_peak`: of its
+    cgroup, with page cache) are there once `ended` is set. `error` is the reason why it could not be started at all.
     """
 
     def __init__(self, identifier: str, bundle: Path, state: Path, log: Path, cgroup: str) -> None:
@@ -52,6 +54,7 @@ class Life:
         self.rss_peak = self.memory_peak = 0
         self.finished = 0.0
         self._process: int | None = None
+        self._status = Path(os.devnull)
         self.started = time.monotonic()
 
     def start(self, config: dict[str, Any]) -> None:
@@ -74,7 +77,8 @@ class Life:
                 os.killpg(runc.pid, signal.SIGKILL)
             time.sleep(0.004)
         if running := pid_file.exists():
-            self._process = _opened(int(pid_file.read_text()))
+            pid = int(pid_file.read_text())
+            self._process, self._status = _opened(pid), Path(f"/proc/{pid}/status")
         threading.Thread(target=self._watch, args=(runc, running), name=self.identifier, daemon=True).start()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -121,16 +125,28 @@ class Life:
         return ["runc", "--root", str(self.state), "--log", log, "--log-format", "json", command, *arguments]
 
     def _watch(self, runc: subprocess.Popen[bytes], running: bool) -> None:
-        _, status, used = os.wait4(runc.pid, 0)
+        end = select.poll()
+        descriptor = os.pidfd_open(runc.pid)
+        end.register(descriptor, select.POLLIN)
+        self._note_memory()
+        while not end.poll(LOOK_SECONDS * 1000):
+            self._note_memory()
+        os.close(descriptor)
         self.finished = time.monotonic()
-        runc.returncode = self.exit_code = os.waitstatus_to_exitcode(status)
+        self.exit_code = runc.wait()
         if not running:
             self.exit_code, self.error = START_ERROR, self._start_error()
-        self.rss_peak = used.ru_maxrss * 1024
         self.oom_killed, self.memory_peak = _memory(self.cgroup)
         delete = self._runc("delete", "--force", self.identifier)
         subprocess.run(delete, check=False, capture_output=True, env=ENVIRONMENT)
         self.ended.set()
+
+    def _note_memory(self) -> None:
+        """Read the peak where the kernel keeps it for this very program: what wait4 tells counts whoever started it."""
+        with contextlib.suppress(OSError):
+            for line in self._status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    self.rss_peak = max(self.rss_peak, int(line.split()[1]) * 1024)
 
     def _start_error(self) -> str:
         try:

@@ -20,6 +20,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="commits per second, over all databases")
     parser.add_argument("--drain", type=float, default=0, help="seconds to go on writing after SIGTERM")
     parser.add_argument("--rows", type=int, help="exit 0 after so many commits")
+    parser.add_argument("--first", type=int, default=1, help="least number of a row")
+    parser.add_argument("--late", type=float, default=0, help="seconds until the last database is made")
+    parser.add_argument("--fill", type=int, default=0, help="MiB to fill the first database with once")
     parser.add_argument("--journal-mode", default="wal", help="SQLite's journal mode")
     arguments = parser.parse_args()
     ends: list[float] = []
@@ -30,11 +33,16 @@ def main() -> None:
             ends.append(time.monotonic() + arguments.drain)
 
     signal.signal(signal.SIGTERM, terminate)
-    databases = [_opened(path, arguments.journal_mode) for path in arguments.database]
-    first = max(_last(database) for database in databases) + 1
-    os.write(1, f"starting after {first - 1}\n".encode())
+    waiting = arguments.database[-1:] if arguments.late else []
+    databases = [_opened(path, arguments.journal_mode) for path in arguments.database if path not in waiting]
+    _fill(databases[0], arguments.fill)
+    last = max(_last(database) for database in databases)
+    os.write(1, f"starting after {last}\n".encode())
+    first = max(last + 1, arguments.first)
     number, began = first, time.monotonic()
     while not (ends and time.monotonic() >= ends[0]) and number - first != arguments.rows:
+        if waiting and time.monotonic() >= began + arguments.late:
+            databases.append(_opened(waiting.pop(), arguments.journal_mode))
         databases[number % len(databases)].execute("INSERT INTO entry VALUES (?, ?)", (number, time.time()))
         os.write(1, f"committed {number}\n".encode())
         number += 1
@@ -49,6 +57,17 @@ def _opened(path: str, journal_mode: str) -> sqlite3.Connection:
     database.execute(f"PRAGMA journal_mode={journal_mode}")
     database.execute("CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY, at REAL)")
     return database
+
+
+def _fill(database: sqlite3.Connection, mebibytes: int) -> None:
+    """Fill a database that has no filling yet with bytes that can't be compressed."""
+    if not mebibytes or database.execute("SELECT 1 FROM sqlite_master WHERE name = 'filling'").fetchone():
+        return
+    database.execute("BEGIN")
+    database.execute("CREATE TABLE filling (bytes BLOB)")
+    for _ in range(mebibytes):
+        database.execute("INSERT INTO filling VALUES (?)", (os.urandom(2**20),))
+    database.execute("COMMIT")
 
 
 def _last(database: sqlite3.Connection) -> int:
