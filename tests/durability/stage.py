@@ -1,36 +1,47 @@
-"""Where a scenario plays: an S3 server, a node, and Pods that the webhook has injected."""
+"""Where a scenario plays: an S3 server, a node, Pods that the webhook has injected, and what is counted of them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import shutil
 import sqlite3
-from dataclasses import dataclass, field
+import time
+import urllib.parse
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import pytest
 
 from injector import GROUP
 from tests import reviews
 from tests.podrunner import Node
 from tests.podrunner.images import application
-from tests.podrunner.s3 import S3
 from tests.podrunner.writer import acknowledged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from tests.podrunner import Run
+    from tests.podrunner.pod import Result
+    from tests.podrunner.s3 import S3
 
 Object = dict[str, Any]
+FULL = os.environ.get("DURABILITY") == "full"  # as often and in as many ways as the README's numbers say
 DATABASE = "/data/app.db"
 APPLICATION = "app"
 REPLICATE = "litestream-hook-replicate"
+RESTORE = "litestream-hook-restore-0"
+CHECK = "litestream-hook-check"
 SECRET = "litestream-hook-secret"
+USER = 1000
 GRACE_SECONDS = 5  # of the application itself
 DRAIN_SECONDS = 2  # that it goes on writing after SIGTERM
 START_SECONDS = 120
-IDLE = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+IDLE = ["sh", "-c", "trap 'exit 0' TERM; echo idle; while :; do sleep 0.1; done"]
 _numbers = itertools.count(1)
 
 
@@ -46,9 +57,14 @@ CONTAINER_05, CONTAINER_03 = Way("container", "0.5.17"), Way("container", "0.3.1
 WAYS = (NATIVE_05, NATIVE_03, CONTAINER_05, CONTAINER_03)
 
 
+def ways(*lean: Way, every: Sequence[Way] = WAYS) -> pytest.MarkDecorator:
+    """The ways a scenario is played in: all that can where all is measured, else those the promise rests on."""
+    return pytest.mark.parametrize("way", every if FULL else lean, ids="-".join)
+
+
 @dataclass
 class Row:
-    """What a scenario measured. Seconds are those of the slowest Pod; rows are those of all its lives."""
+    """What a scenario measured. Seconds and MiB are those of the worst Pod; rows are those of all its lives."""
 
     scenario: str
     way: Way
@@ -56,6 +72,7 @@ class Row:
     restored: int = 0
     stop_seconds: float = 0.0
     start_seconds: float = 0.0
+    mebibytes: float = 0.0
     losses: list[int] = field(default_factory=list)
 
     @property
@@ -71,21 +88,42 @@ class Row:
         self.restored += there
         self.losses.append(len(wanted) - there)
 
+    def record(self) -> Object:
+        """The row as data, for a report."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, record: Object) -> Self:
+        """The row that a record was made of."""
+        return cls(**{**record, "way": Way(*record["way"])})
+
 
 class Stage:
-    """An S3 server and a node until the `with` block ends. Each `Stage` has a Pod name, so a replica, of its own."""
+    """A node until the `with` block ends, and a workload on it with a name, so a replica, of its own.
 
-    def __init__(self, way: Way, *, s3: S3 | None = None, secret: Mapping[str, str] | None = None) -> None:
-        self.way, self._given, self._secret = way, s3, secret
+    Its Pods have one application; with `claim` its databases are on a PersistentVolumeClaim (a folder that outlives
+    the Pods), else on volumes that the webhook adds. `annotations` are those of all its Pods.
+    """
+
+    def __init__(
+        self,
+        way: Way,
+        s3: S3,
+        *,
+        claim: Path | None = None,
+        annotations: Mapping[str, str] | None = None,
+        databases: Sequence[str] = (DATABASE,),
+    ) -> None:
+        self.way, self.s3, self.databases = way, s3, databases
+        self.annotations = dict(annotations or {})
         self.name = f"writer-{next(_numbers)}"
-        self.claims: dict[str, Path] = {}
+        self.claim = claim
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self.s3 = self._given or self._open.enter_context(S3())
-        secrets = {SECRET: dict(self._secret or self.s3.secret)}
-        images = {"application": application()}
-        self.node = self._open.enter_context(Node(images=images, secrets=secrets, back_off=1))
+        self.node = self._open.enter_context(
+            Node(images={"application": application()}, secrets={SECRET: self.s3.secret}, back_off=1)
+        )
         return self
 
     def __exit__(
@@ -93,67 +131,102 @@ class Stage:
     ) -> None:
         self._open.close()
 
-    def start(
-        self,
-        *,
-        databases: Sequence[str] = (DATABASE,),
-        writes: bool = True,
-        rate: int = 100,
-        annotations: Mapping[str, str] | None = None,
-        spec: Object | None = None,
-    ) -> Run:
-        """Start the injected Pod: its application writes, or (`writes=False`) only holds the volumes."""
-        pod = self.pod(databases=databases, writes=writes, rate=rate, annotations=annotations, spec=spec)
-        return self.node.start(reviews.injected(pod), claims=self.claims)
-
     def pod(
         self,
         *,
-        databases: Sequence[str] = (DATABASE,),
         writes: bool = True,
-        rate: int = 100,
+        arguments: Sequence[str] = (),
         annotations: Mapping[str, str] | None = None,
         spec: Object | None = None,
     ) -> Object:
-        """The Pod as its author writes it; `spec` lays fields over its own."""
+        """The Pod as its author writes it.
+
+        Its application writes, with more `arguments` of the writer, or (`writes=False`) only holds the volumes;
+        `spec` lays fields over the Pod's own.
+        """
         keys = {
             "inject": "true",
-            "path": ",".join(databases),
+            "path": ",".join(self.databases),
             "endpoint": self.s3.endpoint,
             "sidecar": self.way.sidecar,
             "image": f"litestream/litestream:{self.way.litestream}",
+            **self.annotations,
             **(annotations or {}),
         }
-        arguments = [text for path in databases for text in ("--database", path)]
-        run: Object = {"args": [*arguments, "--rate", str(rate), "--drain", str(DRAIN_SECONDS)]}
+        container: Object = {"name": APPLICATION, "image": "application"}
+        if writes:
+            paths = [text for path in self.databases for text in ("--database", path)]
+            container["args"] = [*paths, "--drain", str(DRAIN_SECONDS), *arguments]
+        else:
+            container["command"] = IDLE
         whole: Object = {
             "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
-            "containers": [{"name": APPLICATION, "image": "application", **(run if writes else {"command": IDLE})}],
+            "securityContext": {"runAsUser": USER, "runAsGroup": USER},
+            "containers": [container],
             **(spec or {}),
         }
+        if self.claim is not None:
+            container["volumeMounts"] = [{"name": "claim", "mountPath": "/data"}]
+            whole["volumes"] = [{"name": "claim", "persistentVolumeClaim": {"claimName": "claim"}}]
         metadata = {"name": self.name, "annotations": {f"{GROUP}/{key}": text for key, text in keys.items()}}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole}
 
-    def restored(self, row: Row, *, databases: Sequence[str] = (DATABASE,), **rest: Any) -> set[int]:
-        """The rows that a Pod on empty volumes begins with, in all its databases together."""
-        run = self.start(databases=databases, writes=False, **rest)
+    def start(self, **asked: Any) -> Run:
+        """Start the injected Pod; see `pod` for what can be asked."""
+        claims = {} if self.claim is None else {"claim": self.claim}
+        return self.node.start(reviews.injected(self.pod(**asked)), claims=claims)
+
+    def restored(self, row: Row, **asked: Any) -> set[int]:
+        """The rows that a Pod on new volumes begins with, in all its databases together."""
+        claim, self.claim = self.claim, None
+        run = self.start(writes=False, **asked)
+        self.claim = claim
         started(run, row)
-        found = {number for database in databases for number in rows(file(run, database))}
-        run.delete()
+        run.wait_log(APPLICATION, "idle")  # before that a shell ignores SIGTERM
+        found = {number for database in self.databases for number in rows(file(run, database))}
+        end(run, row)
         return found
 
 
-def started(run: Run, row: Row) -> None:
-    """Wait until the Pod has started, and note how long it took."""
-    row.start_seconds = max(row.start_seconds, run.wait_started(START_SECONDS))
+def volume(folder: Path, name: str = "claim", user: int = USER) -> Path:
+    """A new empty folder that stands for a PersistentVolumeClaim of this user."""
+    made = folder / name
+    made.mkdir()
+    shutil.chown(made, user, user)
+    return made
+
+
+@contextlib.contextmanager
+def away(s3: S3) -> Iterator[None]:
+    """The S3 server is gone until the block ends: its port refuses connections."""
+    keys = s3.list_keys("litestream")
+    s3.stop()
+    try:
+        yield
+    finally:
+        s3.start()
+        for key in keys[:1]:
+            _wait_readable(s3, key)
+
+
+def _wait_readable(s3: S3, key: str) -> None:
+    """Wait until an object can be read again: right after its start the server still looks for its volumes."""
+    deadline = time.monotonic() + START_SECONDS
+    while s3.request("GET", f"/litestream/{urllib.parse.quote(key)}").status != 200:
+        assert time.monotonic() < deadline, s3.log()[-2000:]
+        time.sleep(0.1)
+
+
+def started(run: Run, row: Row, *, failures: int = 0) -> None:
+    """Wait until the Pod has started, and note how long it took; init containers may fail `failures` times before."""
+    row.start_seconds = max(row.start_seconds, run.wait_started(START_SECONDS, failures=failures))
 
 
 def write(run: Run, row: Row, count: int) -> int:
     """Wait until the application has committed `count` rows in this life; the row that it began after."""
     started(run, row)
     first = began(run)
-    run.wait_log(APPLICATION, f"committed {first + count}\n", seconds=60)
+    committed(run, first + count)
     return first
 
 
@@ -163,10 +236,50 @@ def began(run: Run) -> int:
     return int(log.split("starting after ")[1].split()[0])
 
 
+def committed(run: Run, number: int) -> None:
+    """Wait until the application has committed this row."""
+    run.wait_log(APPLICATION, f"committed {number}\n", seconds=120)
+
+
 def end(run: Run, row: Row) -> list[int]:
     """Delete the Pod as kubectl does; the rows its application was promised, and the time it took is noted."""
-    row.stop_seconds = max(row.stop_seconds, run.delete().seconds)
+    result = run.delete()
+    row.stop_seconds = max(row.stop_seconds, result.seconds)
+    return _ended(run, row, result)
+
+
+def die(run: Run, row: Row) -> list[int]:
+    """Kill every process of the Pod at once, as a dead node does; the rows its application was promised."""
+    return _ended(run, row, run.kill_node())
+
+
+def _ended(run: Run, row: Row, result: Result) -> list[int]:
+    ours = [last for name, last in result.containers.items() if name.startswith((REPLICATE, RESTORE[:-2]))]
+    row.mebibytes = max(row.mebibytes, *(last.rss_peak / 2**20 for last in ours))
+    killed = [name for name, container in run.containers.items() if "OOMKilled" in {e.reason for e in container.past}]
+    assert not killed, f"out of memory: {killed}"
     return acknowledged(run.logs(APPLICATION))
+
+
+def lives(stage: Stage, row: Row, count: int = 2, **asked: Any) -> list[int]:
+    """Delete the Pod while it writes and make it again, `count` times; the rows that its last life was promised.
+
+    The losses of each life but the last are counted.
+    """
+    promised: list[int] = []
+    for life in range(count):
+        run = stage.start(**asked)
+        first = write(run, row, 100)
+        if life:
+            row.count(promised, range(1, first + 1))
+        promised = [number for number in end(run, row) if number > first]
+    return promised
+
+
+def unbroken(found: set[int]) -> set[int]:
+    """The rows, which must have no hole: only then does the last one stand for all those before it."""
+    assert found == set(range(1, len(found) + 1)), f"rows are missing in the middle: {sorted(found)}"
+    return found
 
 
 def file(run: Run, database: str) -> Path:

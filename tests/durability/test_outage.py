@@ -1,0 +1,177 @@
+"""An S3 server that is away, or refuses, costs no row that can be kept; a Pod waits rather than start empty."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.durability.stage import (
+    NATIVE_03,
+    NATIVE_05,
+    RESTORE,
+    SECRET,
+    Row,
+    Stage,
+    Way,
+    away,
+    began,
+    committed,
+    end,
+    lives,
+    started,
+    unbroken,
+    volume,
+    ways,
+    write,
+)
+from tests.podrunner import BlockedPod
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.podrunner.s3 import S3
+
+pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+OUTAGE_SECONDS = 20
+MANY = 1000  # failures of an init container that a test bears with
+
+
+@ways(NATIVE_05)
+def test_an_outage_in_the_middle_of_a_life_costs_no_row(s3: S3, way: Way, measure: Callable[[str, Way], Row]) -> None:
+    row = measure(f"S3 is away for {OUTAGE_SECONDS} s in the middle, deleted right after that", way)
+    with Stage(way, s3) as stage:
+        run = stage.start()
+        write(run, row, 100)
+        with away(s3):
+            time.sleep(OUTAGE_SECONDS)
+        assert all(container.lives == 1 for container in run.containers.values()), "the outage restarted a container"
+        promised = end(run, row)
+        assert len(promised) > 100 * OUTAGE_SECONDS / 2, "the outage held up the application"
+        row.count(promised, unbroken(stage.restored(row)))
+    assert row.lost == 0, row
+
+
+@ways(NATIVE_05, NATIVE_03)
+def test_a_pod_waits_for_an_s3_server_that_is_away_and_then_has_every_row(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    row = measure("S3 is away when the Pod starts, for 5 s", way)
+    with Stage(way, s3) as stage:
+        promised = lives(stage, row, 1)
+        with away(s3):
+            run = stage.start()
+            with pytest.raises((TimeoutError, BlockedPod)):
+                run.wait_started(5, failures=MANY)
+            assert run.containers["app"].lives == 0
+        started(run, row, failures=MANY)
+        row.count(promised, range(1, began(run) + 1))
+        end(run, row)
+    assert row.lost == 0, row
+
+
+@ways(NATIVE_03)
+def test_rows_that_can_t_be_sent_before_the_volume_is_gone_are_the_only_ones_lost(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    row = measure("S3 is away from 1 s before the deletion, on empty volumes", way)
+    with Stage(way, s3) as stage:
+        run = stage.start()
+        first = write(run, row, 300)
+        with away(s3):
+            committed(run, first + 400)
+            promised = end(run, row)
+        row.count(promised, unbroken(stage.restored(row)))
+    assert row.restored >= 100, row
+
+
+@ways(NATIVE_05)
+def test_rows_are_kept_if_s3_is_back_before_the_grace_period_is_over(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    """Litestream 0.3 tries but once."""
+    row = measure("S3 is away when the Pod is deleted, and back 10 s later, on empty volumes", way)
+    with Stage(way, s3) as stage, ThreadPoolExecutor(1) as deleting:
+        run = stage.start()
+        first = write(run, row, 100)
+        with away(s3):
+            committed(run, first + 200)
+            promised = deleting.submit(end, run, row)
+            time.sleep(10)
+        row.count(promised.result(), unbroken(stage.restored(row)))
+    assert row.restored > 0
+    assert row.lost == 0 or way.litestream == "0.3.13", row
+
+
+@ways(NATIVE_05)
+def test_rows_that_could_not_be_sent_are_sent_in_the_next_life_on_the_same_volume(
+    s3: S3, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]
+) -> None:
+    row = measure("S3 is away when the Pod ends on a PersistentVolumeClaim, made again on that and on another", way)
+    with Stage(way, s3, claim=volume(tmp_path)) as stage:
+        run = stage.start()
+        first = write(run, row, 100)
+        with away(s3):
+            committed(run, first + 200)
+            promised = end(run, row)
+        row.count(promised, range(1, lives_on(stage, row) + 1))
+        row.count(promised, unbroken(stage.restored(row)))
+    assert row.lost == 0, row
+
+
+def lives_on(stage: Stage, row: Row) -> int:
+    """One short life; the row that it began after."""
+    run = stage.start()
+    first = write(run, row, 10)
+    end(run, row)
+    return first
+
+
+@ways(NATIVE_05, NATIVE_03)
+def test_wrong_credentials_hold_up_the_pod_until_they_are_right(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    row = measure("the Secret becomes wrong, and right again", way)
+    with Stage(way, s3) as stage:
+        promised = lives(stage, row, 1)
+        stage.node.secrets[SECRET] = {**s3.secret, "AWS_SECRET_ACCESS_KEY": "wrong"}
+        run = stage.start()
+        with pytest.raises(BlockedPod, match=RESTORE) as blocked:
+            run.wait_started()
+        assert "SignatureDoesNotMatch" in blocked.value.log
+        assert run.containers["app"].lives == 0
+        run.delete()
+        stage.node.secrets[SECRET] = s3.secret
+        row.count(promised, range(1, lives_on(stage, row) + 1))
+    assert row.lost == 0, row
+
+
+@ways(NATIVE_05, NATIVE_03)
+def test_a_pod_waits_for_its_bucket(s3: S3, way: Way, measure: Callable[[str, Way], Row]) -> None:
+    row = measure("the bucket is missing, and appears later", way)
+    with Stage(way, s3) as stage:
+        bucket = f"late-{stage.name}"
+        stage.annotations["bucket"] = bucket
+        run = stage.start()
+        with pytest.raises(BlockedPod, match=RESTORE) as blocked:
+            run.wait_started()
+        assert "NoSuchBucket" in blocked.value.log
+        assert run.containers["app"].lives == 0
+        s3.create_bucket(bucket)
+        started(run, row, failures=MANY)
+        write(run, row, 100)
+        row.count(end(run, row), unbroken(stage.restored(row)))
+    assert row.lost == 0, row
+
+
+@ways(NATIVE_05, NATIVE_03)
+def test_a_required_restore_without_a_replica_holds_up_the_pod_and_its_log_says_why(s3: S3, way: Way) -> None:
+    with Stage(way, s3, annotations={"restore": "required"}) as stage:
+        run = stage.start()
+        with pytest.raises(BlockedPod, match=RESTORE) as blocked:
+            run.wait_started()
+        assert "no matching backup" in blocked.value.log
+        assert run.containers["app"].lives == 0

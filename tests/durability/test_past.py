@@ -1,0 +1,68 @@
+"""Rows of another time: of a moment, of another release of Litestream."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.durability.stage import (
+    CONTAINER_05,
+    NATIVE_03,
+    NATIVE_05,
+    Row,
+    Stage,
+    Way,
+    committed,
+    end,
+    lives,
+    unbroken,
+    ways,
+    write,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.podrunner.s3 import S3
+
+ALLOWED = 200  # rows at 100 a second that the newest replicated state before a moment may lack
+AT_ONCE = 20  # rows that are written until a test has seen one and looked at the clock
+pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+
+
+@ways(NATIVE_05, NATIVE_03)
+def test_another_workload_starts_from_a_moment_and_keeps_its_own_rows_from_then_on(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    row = measure("a copy starts from a moment in another's life, and is made again from its own replica", way)
+    with Stage(way, s3) as origin:
+        run = origin.start()
+        write(run, row, 300)
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        committed(run, 600)
+        end(run, row)
+        source = f"default/pod/{origin.name}/{{database}}"
+    with Stage(way, s3, annotations={"restore-from": source, "restore-timestamp": moment}) as stage:
+        run = stage.start()
+        first = write(run, row, 100)
+        assert first <= 300 + AT_ONCE, "the copy has rows that came after the moment"
+        row.count(range(1, 300 - ALLOWED), range(1, first + 1))
+        row.count([number for number in end(run, row) if number > first], unbroken(stage.restored(row)))
+    assert row.lost == 0, row
+
+
+@ways(NATIVE_05, every=(NATIVE_05, CONTAINER_05))
+def test_a_replica_of_the_older_litestream_is_restored_by_the_newer(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    row = measure("upgraded from Litestream 0.3.13 between two lives", way)
+    with Stage(Way(way.sidecar, "0.3.13"), s3) as stage:
+        promised = lives(stage, row, 1)
+        stage.way = way
+        run = stage.start()
+        first = write(run, row, 100)
+        row.count(promised, range(1, first + 1))
+        row.count([number for number in end(run, row) if number > first], unbroken(stage.restored(row)))
+    assert row.lost == 0, row
