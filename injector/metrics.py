@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS: Final = frozenset({"none", "Pod", *(kind for _, kind in workload.TEMPLATES)})
 SOURCES: Final = ("mounted", "secret", "ephemeral")
+LOOKUPS: Final = ("free", "taken", "unknown")
 MICROSECONDS_TO_TIMEOUT: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -87,6 +88,11 @@ class _Dropped(Collector):
 
 
 registry.register(_Dropped())
+# What alerts wait for is there as 0 from the start: a counter that first shows as 1 is no increase to Prometheus.
+for _kind in sorted(KINDS):
+    requests.labels(_kind, "error")
+for _result in LOOKUPS:
+    guard_lookups.labels(_result)
 
 
 def observe(record: Record, seconds: float) -> None:
@@ -101,7 +107,7 @@ def observe(record: Record, seconds: float) -> None:
 
 
 def guard_lookup(result: str, seconds: float) -> None:
-    """Count one question to the API: `result` is free, taken or unknown."""
+    """Count one question to the API: `result` is one of LOOKUPS."""
     guard_lookups.labels(result).inc()
     guard_duration.observe(seconds)
 

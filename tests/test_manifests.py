@@ -480,3 +480,4 @@ def test_alerts_ask_for_metrics_that_the_webhook_has(folder: Path) -> None:
         assert {name for name in asked if not any(each.startswith(name) for each in offered)} == set()
         outcomes = set(re.findall(r'outcome="(.*?)"', rule["expr"]))
         assert outcomes <= set(get_args(webhook.Outcome))
+        assert set(re.findall(r'result="(.*?)"', rule["expr"])) <= set(metrics.LOOKUPS)

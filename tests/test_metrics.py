@@ -54,6 +54,16 @@ def test_the_guard_s_questions_are_counted_by_result() -> None:
     assert value("litestream_hook_guard_lookups_total", result="taken") == before + 1
 
 
+def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
+    def there(name: str, **labels: str) -> bool:
+        return metrics.registry.get_sample_value(name, labels) is not None
+
+    for kind in metrics.KINDS:
+        assert there("litestream_hook_requests_total", kind=kind, outcome="error")
+    for result in metrics.LOOKUPS:
+        assert there("litestream_hook_guard_lookups_total", result=result)
+
+
 def test_lost_log_lines_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "dropped", 7)
     assert value("litestream_hook_log_lines_dropped_total") == 7
