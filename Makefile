@@ -50,8 +50,9 @@ fuzz: setup ## Make up reviews, annotations and PEM files for half an hour; what
 endurance: setup ## Send 100,000 admissions: memory, files and threads stay as they were
 	ADMISSIONS=100000 $(BIN)/python -m pytest --timeout=0 tests/faults/test_endurance.py
 
-containers: setup ## Install from Debian what tests that run containers need, where that can be done
+containers: setup ## Get from Debian what tests need that run containers or Prometheus, where that can be done
 	@tests/podrunner/install
+	@tests/prometheus/install
 
 lint: setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from injector import GROUP, __version__, cluster, metrics, options, webhook
 from injector.tls import certificate
-from tests import restricted, schemas
+from tests import restricted, reviews, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -66,6 +66,16 @@ def blue(folder: Path, name: str) -> list[Object]:
     (folder / name / "kustomization.yaml").write_text(EVERYTHING.format(root=root, overlay=name))
     (folder / name / "variant.yaml").write_text(BLUE)
     return kustomize(folder / name)
+
+
+@functools.cache
+def kustomize_with_monitoring(folder: Path) -> list[Object]:
+    """The first installation with the component `monitoring`."""
+    (folder / "monitoring").mkdir()
+    root = os.path.relpath(ROOT / "k8s", folder / "monitoring")
+    written = f"resources: [{root}/overlays/self-signed]\ncomponents: [{root}/components/monitoring]\n"
+    (folder / "monitoring/kustomization.yaml").write_text(written)
+    return kustomize(folder / "monitoring")
 
 
 @pytest.fixture(scope="session")
@@ -473,11 +483,31 @@ def test_alerts_ask_for_metrics_that_the_webhook_has(folder: Path) -> None:
     offered = {sample.name for family in metrics.registry.collect() for sample in family.samples} | {
         f"{family.name}{suffix}" for family in metrics.registry.collect() for suffix in ("_total", "_bucket")
     }
-    (group,) = the(objects, "PrometheusRule")["spec"]["groups"]
-    for rule in group["rules"]:
+    groups = {group["name"]: group["rules"] for group in the(objects, "PrometheusRule")["spec"]["groups"]}
+    for rule in groups["litestream-hook"]:
         asked = set(re.findall(r"litestream_hook_\w+", rule["expr"] + rule["annotations"]["description"]))
         assert asked
         assert {name for name in asked if not any(each.startswith(name) for each in offered)} == set()
         outcomes = set(re.findall(r'outcome="(.*?)"', rule["expr"]))
         assert outcomes <= set(get_args(webhook.Outcome))
         assert set(re.findall(r'result="(.*?)"', rule["expr"])) <= set(metrics.LOOKUPS)
+
+
+@pytest.mark.parametrize("variant", ["", "blue"])
+def test_prometheus_finds_litestream_in_the_pods_that_this_installation_has_injected(
+    folder: Path, variant: str
+) -> None:
+    objects = blue(folder, "self-signed") if variant else kustomize_with_monitoring(folder)
+    monitor = the(objects, "PodMonitor")["spec"]
+    ours = f"{variant}.{GROUP}" if variant else GROUP
+    asked = {f"{ours}/inject": "true", f"{ours}/metrics-port": "9090"}
+    spec = {"securityContext": {"runAsUser": 1000}, "containers": [{"name": "app", "image": "app:1"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "annotations": asked}, "spec": spec}
+    injected = reviews.injected(pod, options=options.read(environment(objects)))
+    for wanted in monitor["selector"]["matchExpressions"]:
+        assert wanted["operator"] == "In"
+        assert injected["metadata"]["labels"][wanted["key"]] in wanted["values"]
+    containers = injected["spec"]["initContainers"] + injected["spec"]["containers"]
+    ports = {port["name"] for each in containers for port in each.get("ports", [])}
+    assert {endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]} == ports
+    assert monitor["namespaceSelector"] == {"any": True}

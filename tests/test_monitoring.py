@@ -1,0 +1,536 @@
+"""Alerts and dashboard: a real Prometheus asks real webhooks and real Litestreams, in health and in trouble.
+
+Durations are a hundredth of what the rules say, except where promtool tests them on made-up series.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+
+from injector import containers
+from injector.tls import certificate
+from tests import prometheus, reviews, running, standin
+from tests.podrunner.images import litestream_binary
+from tests.podrunner.proxy import Proxy
+from tests.podrunner.s3 import REGION, S3, Keys, free_ports
+from tests.prometheus import Prometheus, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "k8s/components/monitoring"
+RULES: dict[str, Any] = yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]
+ALERTS: dict[str, Any] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
+DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
+QUERIES = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
+FASTER = 100
+MILLISECONDS = {"s": 1000, "m": 60_000, "h": 3_600_000}
+SELECTOR = re.compile(r"\b(?:litestream_|process_|up\b)\w*(?:\{[^}]*\})?")
+
+# Who must set off which alert in the laboratory, and nobody else any other.
+EXPECTED = {
+    ("LitestreamReplicationStalled", "silent"),
+    ("LitestreamReplicationBehind", "silent"),
+    ("LitestreamReplicationStalled", "silent-0.3"),
+    ("LitestreamReplicationBehind", "slow"),
+    ("LitestreamSyncErrors", "wrong-keys"),
+    ("LitestreamDatabaseNeverSynced", "wrong-keys"),
+    ("LitestreamDatabaseNeverSynced", "missing"),
+    ("LitestreamDown", "gone"),
+    ("LitestreamRestarts", "restarting"),
+    ("LitestreamHookDown", "away"),
+    ("LitestreamHookErrors", "faulty"),
+    ("LitestreamHookSlow", "faulty"),
+    ("LitestreamHookGuardErrors", "faulty"),
+    ("LitestreamHookCertificateExpires", "faulty-1"),
+    ("LitestreamHookReplicasDisagree", "faulty"),
+}
+# What is wrong from the start; all else is healthy first.
+FROM_THE_START = {
+    ("LitestreamSyncErrors", "wrong-keys"),
+    ("LitestreamDatabaseNeverSynced", "wrong-keys"),
+    ("LitestreamDatabaseNeverSynced", "missing"),
+    ("LitestreamHookDown", "away"),
+    ("LitestreamHookCertificateExpires", "faulty-1"),
+    ("LitestreamHookReplicasDisagree", "faulty"),
+}
+HEALTHY_SECONDS = 14
+TROUBLE_SECONDS = 60
+
+available = pytest.mark.skipif(prometheus.missing() is not None, reason=str(prometheus.missing()))
+
+
+def faster(text: str) -> str:
+    """A duration, or an expression with durations in it, in a hundredth of the time."""
+
+    def shorter(found: re.Match[str]) -> str:
+        return f"{int(found[1]) * MILLISECONDS[found[2]] // FASTER}ms"
+
+    return re.sub(r"\b(\d+)([smh])\b", shorter, text)
+
+
+def faster_rules() -> dict[str, Any]:
+    return {
+        "groups": [
+            {
+                "name": group["name"],
+                "rules": [
+                    {key: faster(value) if key in {"expr", "for"} else value for key, value in rule.items()}
+                    for rule in group["rules"]
+                ],
+            }
+            for group in RULES["groups"]
+        ]
+    }
+
+
+def filled(expression: str) -> str:
+    """A query of the dashboard as Grafana sends it when everything is selected, in a hundredth of the time."""
+    text = expression.replace("$__rate_interval", "10m")
+    for name, variable in VARIABLES.items():
+        text = text.replace(f"${name}", variable.get("allValue", ""))
+    assert "$" not in text, "a variable that the dashboard does not have"
+    return faster(text)
+
+
+class Sidecar:
+    """A real Litestream that replicates two databases; nobody writes to the second one after its table."""
+
+    def __init__(self, folder: Path, name: str, endpoint: str, keys: Keys, release: str = "0.5.17") -> None:
+        self.name, self._release = name, release
+        self._folder = folder / name
+        self._folder.mkdir()
+        self.databases = [self._folder / "busy.db", self._folder / "idle.db"]
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ACCESS_KEY_ID": keys.access,
+            "AWS_SECRET_ACCESS_KEY": keys.secret,
+        }
+        (self._port,) = free_ports(1)
+        replica = {
+            "type": "s3",
+            "bucket": "litestream",
+            "endpoint": endpoint,
+            "region": REGION,
+            "force-path-style": True,
+            "sync-interval": "1s",
+        }
+        config = {
+            "addr": f"127.0.0.1:{self._port}",
+            "dbs": [
+                {"path": str(database), "replicas": [{**replica, "path": f"{name}/{database.name}"}]}
+                for database in self.databases
+            ],
+        }
+        (self._folder / "litestream.yml").write_text(json.dumps(config))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def target(self) -> Target:
+        return Target(self._port, "litestream-hook/litestream", "apps", self.name, containers.REPLICATE)
+
+    def create(self) -> None:
+        """Make the databases, as the application does."""
+        for database in self.databases:
+            with contextlib.closing(sqlite3.connect(database)) as connection:
+                connection.execute("PRAGMA journal_mode = wal")
+                connection.execute("CREATE TABLE entry (text)")
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [litestream_binary(self._release), "replicate", "-config", self._folder / "litestream.yml"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Writer(threading.Thread):
+    """Writes five rows a second to each of the databases, until stopped."""
+
+    def __init__(self, databases: list[Path]) -> None:
+        super().__init__()
+        self._databases, self._done = databases, threading.Event()
+
+    def run(self) -> None:
+        with contextlib.ExitStack() as open_files:
+            connections = [
+                open_files.enter_context(contextlib.closing(sqlite3.connect(path, timeout=30)))
+                for path in self._databases
+            ]
+            while not self._done.wait(0.2):
+                for connection in connections:
+                    connection.execute("INSERT INTO entry VALUES (hex(randomblob(100)))")
+                    connection.commit()
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+class Laboratory(NamedTuple):
+    """What the queries are asked of, and what had fired before the trouble began, and at the end."""
+
+    prometheus: Prometheus
+    fired_in_health: set[tuple[str, str]]
+    fired: set[tuple[str, str]]
+
+
+def certificates(folder: Path) -> bytes:
+    """Put a pair of 90 days where `running` looks for one; its CA."""
+    now = datetime.now(UTC)
+    authority = certificate.make_ca("test", now)
+    pair = certificate.make_leaf(authority, [running.NAME], now)
+    (folder / "certificates").mkdir(parents=True)
+    (folder / "certificates/tls.crt").write_bytes(pair.certificate)
+    (folder / "certificates/tls.key").write_bytes(pair.key)
+    (folder / "certificates-ca.crt").write_bytes(authority.certificate)
+    return authority.certificate
+
+
+# A webhook in a cluster whose ServiceAccount has its files elsewhere; admitting the Pod `fault` fails.
+IN_A_CLUSTER = """
+from pathlib import Path
+from injector import cluster, webhook
+cluster.in_cluster.__defaults__ = (Path({folder!r}),)
+inject = webhook.inject
+def failing(pod, *others):
+    if pod["metadata"]["name"] == "fault":
+        raise RuntimeError("as the test wishes")
+    return inject(pod, *others)
+webhook.inject = failing
+"""
+
+
+def webhook(folder: Path, stack: contextlib.ExitStack, api: standin.Server | None = None) -> running.Replica:
+    if api is None:
+        return stack.enter_context(running.running(folder))
+    prelude = IN_A_CLUSTER.format(folder=str(api.folder))
+    served = running.running(
+        folder, prelude=prelude, KUBERNETES_SERVICE_HOST=api.host, KUBERNETES_SERVICE_PORT=api.port
+    )
+    return stack.enter_context(served)
+
+
+def kubernetes(folder: Path, ca: bytes, stack: contextlib.ExitStack) -> standin.Server:
+    """An API that trusts our certificate and knows of one Pod, which writes the replica `taken`."""
+    folder.mkdir()
+    server = stack.enter_context(standin.serving(folder))
+    hook = standin.webhook("pods.example.com", ca_bundle=base64.b64encode(ca).decode())
+    server.api.put("mutatingwebhookconfigurations", "", standin.configuration(hook))
+    status = {"databases": {"/mnt/litestream.db": "taken"}}
+    server.api.put("pods", "apps", standin.pod("first", status=status))
+    return server
+
+
+def send(replica: running.Replica, body: bytes, method: str = "POST", pause: float = 0) -> int:
+    """The status of the answer to a request; `pause` is how many seconds its body takes to come."""
+    with replica.connect() as connection:
+        head = f"{method} /mutate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode())
+        time.sleep(pause)
+        connection.sendall(body)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    return int(answer.split()[1])
+
+
+def pod(name: str, **annotations: str) -> bytes:
+    return json.dumps(reviews.review(reviews.pod(None, {"name": name}, **annotations), namespace="apps")).encode()
+
+
+def admissions() -> Iterator[tuple[bytes, str, int]]:
+    """Requests of every outcome but `error`: body, method, status."""
+    plain = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain"}, "spec": {"containers": []}}
+    spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "template": reviews.pod()}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+    wrong = {**deployment, "spec": {**spec, "replicas": 2}}
+    yield json.dumps(reviews.review(plain)).encode(), "POST", 200
+    yield pod("web", replica_path="free"), "POST", 200
+    yield pod("web", replica_path="taken"), "POST", 200
+    yield pod("web", path="relative"), "POST", 200
+    yield json.dumps(reviews.review(deployment)).encode(), "POST", 200
+    yield json.dumps(reviews.review(wrong)).encode(), "POST", 200
+    yield b"{}", "POST", 400
+
+
+def trouble(replica: running.Replica, done: threading.Event) -> None:
+    """Requests that the webhook can't answer well, over and over."""
+    assert send(replica, pod("fault")) == 500
+    while not done.is_set():
+        assert send(replica, pod("web", replica_path="free")) == 200
+
+
+def slow_requests(replica: running.Replica, done: threading.Event) -> None:
+    while not done.is_set():
+        assert send(replica, pod("plain"), pause=2.6) == 200
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    folder = tmp_path_factory.mktemp("laboratory")
+    with contextlib.ExitStack() as stack:
+        s3 = stack.enter_context(S3())
+        dark, dark_03, far = (stack.enter_context(Proxy(s3.port)) for _ in range(3))
+
+        def sidecar(name: str, endpoint: str = s3.endpoint, keys: Keys = s3.keys, release: str = "0.5.17") -> Sidecar:
+            made = Sidecar(folder, name, endpoint, keys, release)
+            stack.callback(made.kill)
+            return made
+
+        healthy = [sidecar("healthy"), sidecar("healthy-0.3", release="0.3.13")]
+        cut_off = [sidecar("silent", dark.endpoint), sidecar("silent-0.3", dark_03.endpoint, release="0.3.13")]
+        wrong_keys = sidecar("wrong-keys", keys=Keys(s3.keys.access, "wrong"))
+        slow, gone, restarting = sidecar("slow", far.endpoint), sidecar("gone"), sidecar("restarting")
+        missing, late = sidecar("missing"), sidecar("late")
+        busy = [*healthy, *cut_off, slow, wrong_keys, gone, restarting]
+        for each in busy:
+            each.create()
+        writer = Writer([each.databases[0] for each in busy])
+        writer.start()
+        stack.callback(writer.stop)
+        for each in [*busy, missing]:
+            each.start()
+
+        good, faulty = folder / "good", folder / "faulty"
+        api = kubernetes(folder / "api", certificates(good), stack)
+        faulty_api = kubernetes(folder / "faulty-api", certificates(faulty), stack)
+        (folder / "expiring").mkdir()
+        replicas = {
+            ("litestream-hook", "good"): webhook(good, stack, api),
+            ("faulty", "faulty-0"): webhook(faulty, stack, faulty_api),
+            ("faulty", "faulty-1"): webhook(folder / "expiring", stack),
+        }
+        hooks = [
+            Target(replica.metrics_port, "litestream-hook", namespace, name, "webhook")
+            for (namespace, name), replica in replicas.items()
+        ]
+        hooks.append(Target(free_ports(1)[0], "litestream-hook", "away", "away-0", "webhook"))
+        sidecars = [each.target for each in [*busy, missing, late]]
+        server = stack.enter_context(Prometheus([*hooks, *sidecars], faster_rules()))
+
+        late.create()  # nobody writes to it; Prometheus is there before its first upload
+        late.start()
+        for body, method, status in itertools.islice(itertools.cycle(admissions()), 0, 21):
+            assert send(replicas["litestream-hook", "good"], body, method) == status
+            time.sleep(HEALTHY_SECONDS / 21)
+        fired_in_health = server.fired()
+
+        dark.swallow = dark_03.swallow = True
+        far.delay = 1.2
+        gone.kill()
+        faulty_api.api.faults.append(standin.Fault(status=500, times=1_000_000, resource="pods"))
+        done = threading.Event()
+        for target in (trouble, slow_requests):
+            thread = threading.Thread(target=target, args=(replicas["faulty", "faulty-0"], done))
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(done.set)
+        for _ in range(3):
+            restarting.kill()
+            restarting.start()
+            time.sleep(1.5)
+        deadline = time.monotonic() + TROUBLE_SECONDS
+        while not (fired := server.fired()) >= EXPECTED and time.monotonic() < deadline:
+            time.sleep(0.5)
+        yield Laboratory(server, fired_in_health, fired)
+
+
+@available
+@pytest.mark.slow
+def test_health_sets_off_no_alert(laboratory: Laboratory) -> None:
+    assert laboratory.fired_in_health <= FROM_THE_START
+
+
+@available
+@pytest.mark.slow
+def test_every_alert_fires_in_the_trouble_that_it_is_for_and_in_no_other(laboratory: Laboratory) -> None:
+    assert laboratory.fired == EXPECTED
+    assert {name for name, _ in EXPECTED} == ALERTS.keys()
+
+
+@available
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALERTS)
+def test_alerts_ask_for_metrics_and_labels_that_are_there(laboratory: Laboratory, name: str) -> None:
+    selectors = SELECTOR.findall(ALERTS[name]["expr"])
+    assert selectors
+    for selector in selectors:
+        assert laboratory.prometheus.query(f"last_over_time({selector}[1h])"), selector
+
+
+@available
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "target"), QUERIES, ids=[f"{t} {q['refId']}" for t, q in QUERIES])
+def test_every_query_of_the_dashboard_has_an_answer(laboratory: Laboratory, title: str, target: dict[str, Any]) -> None:
+    query = filled(target["expr"])
+    answer = laboratory.prometheus.query(query)
+    assert answer, f"{title}: {query}"
+    for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+        assert all(label in sample.labels for sample in answer)
+    selectors = SELECTOR.findall(query)
+    assert selectors
+    for selector in selectors:
+        assert laboratory.prometheus.query(f"last_over_time({selector}[1h])"), selector
+
+
+@available
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIABLES.keys() - {"datasource"})
+def test_every_variable_of_the_dashboard_has_values(laboratory: Laboratory, name: str) -> None:
+    found = re.fullmatch(r"label_values\((.*), (\w+)\)", VARIABLES[name]["query"]["query"])
+    assert found
+    samples = laboratory.prometheus.query(f"last_over_time({filled(found[1])}[1h])")
+    assert samples
+    assert all(sample.labels[found[2]] for sample in samples)
+
+
+@available
+@pytest.mark.slow
+def test_the_dashboard_counts_what_is_wrong(laboratory: Laboratory) -> None:
+    shown = {
+        panel["title"]: laboratory.prometheus.query(filled(panel["targets"][0]["expr"]))[0].value
+        for panel in PANELS
+        if panel["type"] == "stat"
+    }
+    assert shown["Pods that upload nothing"] == 2
+    assert shown["Databases never synced"] == 4
+    assert shown["Litestream down"] == 1
+    assert shown["Ready replicas"] == 3
+    assert 0 < shown["Certificate ends in"] < 24 * 3600
+
+
+WAL = 'litestream_total_wal_bytes{namespace="a", pod="p", db="d"}'
+PUT = 'litestream_replica_operation_total{namespace="a", pod="p", operation="PUT"}'
+READY = 'litestream_hook_ready{namespace="a", pod="p"}'
+EXPIRY = "litestream_hook_certificate_expiry_timestamp_seconds"
+ERRORS = 'litestream_hook_requests_total{namespace="a", pod="p", kind="Pod", outcome="error"}'
+DAY = 24 * 60
+
+# Series (one value a minute), and when the alert is firing or not.
+IN_TIME: dict[str, tuple[str, dict[str, str], dict[str, bool]]] = {
+    "a quarter of an hour without an upload": (
+        "LitestreamReplicationStalled",
+        {WAL: "0+1000x60", PUT: "1+60x20 1201x40"},
+        {"20m": False, "34m": False, "36m": True, "60m": True},
+    ),
+    "no upload from the start": (
+        "LitestreamReplicationStalled",
+        {WAL: "0+1000x60"},
+        {"5m": False, "8m": True, "60m": True},
+    ),
+    "an outage of five minutes": (
+        "LitestreamReplicationStalled",
+        {WAL: "0+1000x60", PUT: "1+60x20 1201x5 1500+60x35"},
+        {f"{minute}m": False for minute in range(1, 60)},
+    ),
+    "an application that writes nothing": (
+        "LitestreamReplicationStalled",
+        {WAL: "1000x60", PUT: "2x60"},
+        {f"{minute}m": False for minute in range(1, 60)},
+    ),
+    "a first upload that Prometheus sees as the first value": (
+        "LitestreamReplicationStalled",
+        {WAL: "0 1000x60", PUT: "_ 2x60"},
+        {f"{minute}m": False for minute in range(1, 60)},
+    ),
+    "no webhook at all": ("LitestreamHookDown", {}, {"4m": False, "6m": True}),
+    "a webhook that is never ready": ("LitestreamHookDown", {READY: "0x20"}, {"4m": False, "6m": True}),
+    "a webhook that is ready": ("LitestreamHookDown", {READY: "1x20"}, {"4m": False, "19m": False}),
+    "one fault of the webhook": ("LitestreamHookErrors", {ERRORS: "0x5 1x60"}, {"5m": False, "7m": True, "30m": False}),
+    "a certificate that ends": (
+        "LitestreamHookCertificateExpires",
+        {f'{EXPIRY}{{namespace="a", pod="p"}}': f"{9 * 24 * 3600}x{3 * DAY}"},
+        {f"{2 * DAY - 10}m": False, f"{2 * DAY + 25}m": False, f"{2 * DAY + 35}m": True},
+    ),
+    "a certificate that one replica has not picked up": (
+        "LitestreamHookReplicasDisagree",
+        {f'{EXPIRY}{{namespace="a", pod="p"}}': "1000x90", f'{EXPIRY}{{namespace="a", pod="q"}}': "1000x10 2000x90"},
+        {"20m": False, "40m": False, "42m": True},
+    ),
+}
+
+
+@available
+@pytest.mark.slow
+@pytest.mark.parametrize("case", IN_TIME)
+def test_alerts_wait_as_long_as_they_should(case: str, tmp_path: Path) -> None:
+    alert, series, moments = IN_TIME[case]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(RULES))
+    firing = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {"expr": firing, "eval_time": moment, "exp_samples": [{"labels": "{}", "value": 1}] if fires else []}
+            for moment, fires in moments.items()
+        ],
+    }
+    written = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(written))
+    prometheus.promtool("test", "rules", tmp_path / "test.yml")
+
+
+@available
+@pytest.mark.slow
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(RULES))
+    assert f"{len(ALERTS)} rules found" in prometheus.promtool("check", "rules", "--lint-fatal", tmp_path / "rules.yml")
+
+
+def test_every_panel_explains_itself_and_asks_the_chosen_data_source() -> None:
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    for panel in PANELS:
+        defaults = panel["fieldConfig"]["defaults"]
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        assert defaults["unit"]
+        assert defaults["thresholds"]["steps"]
+        for source in [panel, *panel["targets"]]:
+            assert source["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert VARIABLES["datasource"]["query"] == "prometheus"
+
+
+def test_panels_do_not_overlap() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        for cell in itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])):
+            assert taken.setdefault(cell, panel["title"]) == panel["title"]
+
+
+def test_the_readme_says_what_to_do_about_each_alert() -> None:
+    table = (ROOT / "README.md").read_text().split("### Monitoring")[1].split("\n### ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(ALERTS)
+
+
+def test_every_alert_has_a_severity_a_summary_and_a_description() -> None:
+    for rule in ALERTS.values():
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert rule["annotations"].keys() == {"summary", "description"}
