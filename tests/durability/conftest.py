@@ -1,12 +1,12 @@
 """Each test plays a scenario and measures a row of the README's table.
 
-`DURABILITY=full` (`make durability`) plays them as often and in as many ways as the README says, shows how far it is,
-and rewrites the table if every scenario kept its promise. All other runs end with the table of what they played.
+`DURABILITY=full` plays them as often and in as many ways as the README says, and shows how far it is; with `--update`
+(`make durability`) the README's table is rewritten if every scenario kept its promise. Each run ends with the table of
+what it played.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -53,13 +53,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
                 _measured.extend(Row.of(record) for record in records)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     if not _measured:
         return
     made = table(_measured)
     terminalreporter.section("rows lost and kept")
     terminalreporter.line(made)
-    if FULL and exitstatus == pytest.ExitCode.OK:
+    if FULL and exitstatus == pytest.ExitCode.OK and config.getoption("--update"):
         README.write_text(written(README.read_text(), made))
         terminalreporter.line("README.md has this table now")
 
@@ -81,7 +81,7 @@ class Progress:
         self._shown = len(_measured)
         over = threading.Event()
         ticking = threading.Thread(target=self._tick, args=(item.name, over), daemon=True)
-        if sys.stderr.isatty():
+        if self._terminal.isatty:
             ticking.start()
         else:
             self._terminal.write_line(self._line(item.name))
@@ -99,10 +99,12 @@ class Progress:
 
     def _tick(self, name: str, over: threading.Event) -> None:
         while not over.wait(TICK_SECONDS):
-            print(f"\r{self._line(name)[:100]}\x1b[K", end="", file=sys.__stderr__, flush=True)
-        print("\r\x1b[K", end="", file=sys.__stderr__, flush=True)
+            self._terminal.rewrite(self._line(name)[:100], erase=True)
+            self._terminal.flush()
+        self._terminal.rewrite("", erase=True)
 
 
+@pytest.hookimpl(trylast=True)  # once there is a terminal reporter
 def pytest_configure(config: pytest.Config) -> None:
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if FULL and terminal is not None:
