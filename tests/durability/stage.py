@@ -89,8 +89,8 @@ class Row:
         self.losses.append(len(wanted) - there)
 
     def record(self) -> Object:
-        """The row as data, for a report."""
-        return asdict(self)
+        """The row as plain data, for a report."""
+        return {**asdict(self), "way": list(self.way)}
 
     @classmethod
     def of(cls, record: Object) -> Self:
