@@ -175,7 +175,8 @@ def check(
                 "grace period) after the Pod is told to end, and rows written later are lost; "
                 '"native" stops after the application'
             )
-    if storage.lasting and asked.restore != "off" and not litestream.can_check(asked):
+    _check_image(asked, storage, findings)
+    if storage.lasting and asked.restore != "off" and not litestream.can_list(asked):
         findings.warn(
             f"whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older than the replica can't be told "
             "by this image, and an older one would overwrite it: use litestream/litestream:0.5.17"
@@ -198,6 +199,21 @@ def check(
                     f"is taken by container {item['name']}: write another, such as "
                     f"{_free_port(asked.metrics_port, ports)}",
                 )
+
+
+def _check_image(asked: Settings, storage: Storage, findings: Findings) -> None:
+    """What the image can't do, or does not say that it can."""
+    wants = asked.first_sync == "wait" and bool(set(asked.path) - storage.lasting) and asked.sidecar == "native"
+    if "first-sync" in asked.given and asked.first_sync == "wait" and not (wants and litestream.can_list(asked)):
+        findings.warn(
+            f"{findings.key('first-sync')} has no effect here: it needs a volume that ends with the Pod, a native "
+            "sidecar, and Litestream 0.5.8 or newer in an image with a shell"
+        )
+    if litestream.can_list(asked) and not litestream.tells_shell(asked) and (wants or storage.lasting):
+        findings.warn(
+            f"{findings.key('image')}: the tag does not tell whether the image has a shell, which "
+            f"{containers.CHECK} and {containers.FIRST_SYNC} need: use litestream/litestream:0.5.17 if they can't start"
+        )
 
 
 def _free_port(taken: int, ports: Sequence[object]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from injector import litestream, scripts, volumes
+from injector import litestream, scripts, values, volumes
 from injector.settings import Settings
 from injector.volumes import Object, Storage
 
@@ -59,7 +59,7 @@ def init(
         "image": settings.init_image.reference,
         "command": ["/bin/sh", "-eu", "-c", scripts.INIT],
         "env": environment + storage.environment,
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}},
+        "resources": _small(settings, "16Mi", "32Mi"),
         "securityContext": security_context(user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(storage, replicas)],
@@ -69,15 +69,19 @@ def init(
 def checks(
     settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User, credentials: Credentials
 ) -> list[Object]:
-    """The container that refuses a local database which would overwrite a newer replica; [] where none can be there."""
-    lasting = [database for database in replicas if database in storage.lasting]
-    if not lasting or settings.restore == "off" or not litestream.can_check(settings):
+    """The container that refuses a local database which would overwrite a newer replica; [] where none can be told.
+
+    It also notes what is about to be restored, for `first_syncs`.
+    """
+    waiting = _waiting(settings, replicas, storage)
+    checked = [database for database in replicas if database in storage.lasting or database in waiting]
+    if not checked or settings.restore == "off" or not litestream.can_list(settings):
         return []
-    container = _litestream(CHECK, [], lasting, settings, storage, user, credentials)
+    container = _litestream(CHECK, [], checked, settings, storage, user, credentials)
     del container["args"]
     container["command"] = ["/bin/sh", "-eu", "-c", scripts.CHECK]
     container["env"] += [
-        {"name": "LITESTREAM_DATABASES", "value": "\n".join(lasting)},
+        {"name": "LITESTREAM_DATABASES", "value": "\n".join(checked)},
         {"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"},
     ]
     return [container]
@@ -116,20 +120,23 @@ def replicate(
 ) -> Object:
     """The sidecar.
 
-    Before it ends it makes sure that it has seen every database (see `scripts.SYNC`). As an ordinary container it
+    Before it ends it makes sure that it has seen every database (see `scripts.SEEN`). As an ordinary container it
     sleeps while the application may still write.
     """
     arguments = litestream.replicate_arguments()
     container = _litestream(REPLICATE, arguments, list(replicas), settings, storage, user, credentials)
-    seconds = litestream.SEEN_SECONDS
-    if settings.sidecar == "native":
+    native = settings.sidecar == "native"
+    if native:
         container["restartPolicy"] = "Always"
+    seconds = max(application_grace, litestream.SEEN_SECONDS)
+    if native and litestream.can_list(settings):
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SEEN]}}}
+        container["env"] += [
+            {"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)},
+            {"name": "LITESTREAM_SECONDS", "value": str(seconds)},
+        ]
     else:
-        seconds = max(application_grace, seconds)
-    container["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}
-    if settings.sidecar == "native" and litestream.can_sync(settings):
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SYNC]}}}
-        container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)})
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": litestream.SEEN_SECONDS if native else seconds}}}
     if settings.metrics_port is not None:
         container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
     if (command := litestream.probe(settings)) is not None:
@@ -148,20 +155,26 @@ def replicate(
     return container
 
 
-def first_syncs(settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User) -> list[Object]:
-    """The container that holds the application back until restored databases are replicated again; [] if none can be.
-
-    A database on a volume that outlives the Pod is not lost with it: nothing waits for that one.
-    """
-    fleeting = [database for database in replicas if database not in storage.lasting]
-    waits = settings.first_sync == "wait" and settings.sidecar == "native" and litestream.can_sync(settings)
-    if not (fleeting and waits):
+def first_syncs(
+    settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User, credentials: Credentials
+) -> list[Object]:
+    """The container that holds the application back until restored databases are in their replicas again."""
+    waiting = _waiting(settings, replicas, storage)
+    if not waiting:
         return []
-    container = _litestream(FIRST_SYNC, [], fleeting, settings, storage, user, Credentials([]))
+    container = _litestream(FIRST_SYNC, [], waiting, settings, storage, user, credentials)
     del container["args"]
     container["command"] = ["/bin/sh", "-eu", "-c", scripts.FIRST_SYNC]
-    container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(fleeting)})
+    container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(waiting)})
+    # It runs beside the sidecar, so what it asks for comes on top of that.
+    container["resources"] = _small(settings, "32Mi", "64Mi")
     return [container]
+
+
+def _waiting(settings: Settings, replicas: Mapping[str, str], storage: Storage) -> list[str]:
+    """Databases whose first sync the application waits for: not those that outlive the Pod."""
+    waits = settings.first_sync == "wait" and settings.sidecar == "native" and litestream.can_list(settings)
+    return [database for database in replicas if waits and database not in storage.lasting]
 
 
 @dataclass(frozen=True)
@@ -199,6 +212,15 @@ def _litestream(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(storage, databases), *credentials.mounts],
     }
+
+
+def _small(settings: Settings, request: str, limit: str) -> Object:
+    """Resources of a container that does next to nothing; a CPU limit, as quotas may ask for one, only where asked."""
+    resources: Object = {"requests": {"cpu": "10m", "memory": request}, "limits": {"memory": limit}}
+    if (most := settings.cpu_limit) is not None:
+        resources["limits"]["cpu"] = most.text
+        resources["requests"]["cpu"] = min(values.quantity("10m"), most, key=lambda quantity: quantity.amount).text
+    return resources
 
 
 def _mounts(storage: Storage, databases: Sequence[str] | Mapping[str, str]) -> list[Object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,8 @@ MONITOR_SECONDS = 1  # between Litestream's looks at a database (monitor-interva
 SEEN_SECONDS = 2  # until Litestream has surely seen a new database
 FINAL_SYNC_SECONDS = 30  # Litestream's own shutdown-sync-timeout, for each database
 
-# First releases with `info -socket` and `ltx -level`, with `sync`, and with `restore -integrity-check`.
+# First releases with `info` and `list` by the socket and `ltx -level`, and with `restore -integrity-check`.
 HAS_INFO = (0, 5, 8)
-HAS_SYNC = (0, 5, 9)
 HAS_INTEGRITY_CHECK = (0, 5, 10)
 
 
@@ -107,18 +107,14 @@ def replicate_arguments() -> list[str]:
     return ["replicate", "-config", CONFIG, "-no-expand-env"]
 
 
-def can_check(settings: Settings) -> bool:
-    """Whether the state of a local database can be told from its replica's: by a shell and `ltx -level all`."""
-    return settings.litestream_version >= HAS_INFO and _has_shell(settings)
+def can_list(settings: Settings) -> bool:
+    """Whether a script can ask what Litestream and its replica hold: by a shell, `list -socket` and `ltx -level`."""
+    return settings.litestream_version >= HAS_INFO and not (settings.image.tag or "").endswith("-scratch")
 
 
-def can_sync(settings: Settings) -> bool:
-    """Whether databases can be synced on demand: by a shell and `sync -socket`."""
-    return settings.litestream_version >= HAS_SYNC and _has_shell(settings)
-
-
-def _has_shell(settings: Settings) -> bool:
-    return not (settings.image.tag or "").endswith("-scratch")
+def tells_shell(settings: Settings) -> bool:
+    """Whether the image's tag is one of Litestream's own, which tells if the image has a shell."""
+    return bool(re.match(r"v?0\.\d+\.\d+(-scratch)?$", settings.image.tag or ""))
 
 
 def probe(settings: Settings) -> list[str] | None:

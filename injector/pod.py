@@ -67,7 +67,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
         *containers.restores(asked, replicas, sources, storage, user, credentials),
     ]
     sidecar = containers.replicate(asked, replicas, storage, user, credentials, grace)
-    last = containers.first_syncs(asked, replicas, storage, user)
+    last = containers.first_syncs(asked, replicas, storage, user, credentials)
     added = [volumes.config_volume(), *storage.volumes]
     if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in first[0]["env"]):
         findings.deny(
@@ -76,7 +76,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
             "names more databases than one Litestream config can hold: use fewer, or shorter paths",
         )
     if earlier:
-        expected = [item["name"] for item in [*first, sidecar, *last, *added]]
+        expected = [item["name"] for item in [*first, sidecar, *added] if item["name"] != containers.CHECK]
         present = _names(spec, "initContainers", "containers", "volumes")
         status.check(own[STATUS], earlier, replicas, expected, present, findings)
     if findings.violations:

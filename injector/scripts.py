@@ -11,30 +11,74 @@ unset IFS
 set +f
 """
 
-# Litestream looks for new databases once a second, and its final sync leaves out one that it has not yet seen:
-# without this, a Pod that ends within a second of its start (a short Job) would lose every row. It must be short
-# itself: while S3 is away a sync hangs for as long as it may, and the grace period is for the final ones.
-SYNC = (
+# The newest transaction of a replica (in all levels or in one), as 16 hexadecimal digits; empty if it has no backup.
+_REPLICA = """\
+config=/etc/litestream/litestream.yml
+
+list_replica() {
+  output=$(/usr/local/bin/litestream ltx -config "$config" -no-expand-env -level "$2" "$1" 2>&1) || return 1
+  listed=$(printf '%s\\n' "$output" |
+    awk 'table && NF >= 4 { print $1, $2, $3, $4 } $1 == "level" && $2 == "min_txid" { table = 1 }')
+  remote=$(printf '%s\\n' "$listed" | awk '{ print $3 }' | sort | tail -n 1)
+}
+
+newer() {
+  [ "$1" != "$2" ] && [ "$(printf '%s\\n' "$1" "$2" | sort | tail -n 1)" = "$1" ]
+}
+"""
+
+# None of these scripts asks Litestream to sync: the transaction that keeps others from resetting the WAL ends with
+# the request that began it (db.go: BeginTx with the request's context), and the replica is corrupt from then on.
+
+# Litestream looks for new databases once a second, and its final sync leaves out one that it has not yet seen: without
+# this, a Pod that ends within a second of its start (a short Job) would lose every row.
+SEEN = (
     _EACH
     + """
+never() {
+  listed=$(/usr/local/bin/litestream list -timeout 2 -socket /etc/litestream/litestream.sock) || return 0
+  case "
+$listed
+" in *"
+$1 [replicating] (last sync: never)
+"*) return 0 ;; esac
+  return 1
+}
+
+left=$LITESTREAM_SECONDS
 for database do
   [ -e "$database" ] || continue
-  /usr/local/bin/litestream sync -timeout 2 -socket /etc/litestream/litestream.sock "$database" &
+  while [ "$left" -gt 0 ] && never "$database"; do
+    sleep 1
+    left=$((left - 1))
+  done
 done
-wait
 """
 )
 
-# Litestream begins each life on an empty volume by uploading the restored database as a whole, and what is
-# written meanwhile waits for its end. The shell, as the first process, would ignore SIGTERM without the trap.
+# Litestream begins each life on an empty volume by uploading the restored database as a whole, and what is written
+# meanwhile waits for its end: then the replica has a transaction that was not there before the restore.
+# The shell, as the first process, would ignore SIGTERM without the trap.
 FIRST_SYNC = (
     _EACH
+    + _REPLICA
     + """
 trap 'exit 143' TERM
 for database do
-  [ -e "$database" ] || continue
-  /usr/local/bin/litestream sync -wait -timeout 86400 -socket /etc/litestream/litestream.sock "$database" &
-  wait $!
+  note="${database%/*}/.${database##*/}-litestream/restored-txid"
+  { [ -e "$database" ] && [ -e "$note" ]; } || continue
+  restored=$(cat "$note")
+  echo "waiting until $database is in its replica again, after transaction $restored"
+  while :; do
+    if ! list_replica "$database" 0; then
+      echo "$output" >&2
+    elif newer "$remote" "$restored"; then
+      break
+    fi
+    sleep 1 &
+    wait $!
+  done
+  echo "$database is in its replica (transaction $remote)"
 done
 """
 )
@@ -91,6 +135,7 @@ done
 CHECK = (
     _EACH
     + _ASIDE
+    + _REPLICA
     + """
 number() {
   od -An -v -tu1 -j"$2" -N"$3" "$1" | awk '{ n = 0; for (i = 1; i <= NF; i++) n = n * 256 + $i; printf "%.0f", n }'
@@ -122,18 +167,14 @@ note_restored() {
   printf '%s\\n' "${remote:-0000000000000000}" > "$metadata/restored-txid"
 }
 
-config=/etc/litestream/litestream.yml
 blocked=0
 for database do
   metadata="${database%/*}/.${database##*/}-litestream"
-  if ! output=$(/usr/local/bin/litestream ltx -config "$config" -no-expand-env -level all "$database" 2>&1); then
+  if ! list_replica "$database" all; then
     echo "$database: its replica can't be listed: $output" >&2
     blocked=1
     continue
   fi
-  listed=$(printf '%s\\n' "$output" |
-    awk 'table && NF >= 4 { print $1, $2, $3, $4 } $1 == "level" && $2 == "min_txid" { table = 1 }')
-  remote=$(printf '%s\\n' "$listed" | awk '{ print $3 }' | sort | tail -n 1)
   if [ ! -e "$database" ]; then
     note_restored
     continue
@@ -151,7 +192,7 @@ for database do
     echo "$database has no replica yet"
   elif [ -z "$position" ]; then
     why="shows no sign of having been replicated, but its replica holds a backup (transaction $remote)"
-  elif [ "$(printf '%s\\n' "$position" "$remote" | sort | head -n 1)" != "$remote" ]; then
+  elif newer "$remote" "$position"; then
     why="is older (transaction $position) than its replica (transaction $remote)"
   elif diverged; then
     why="took another course than its replica"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -243,6 +244,11 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
     if sound("sync-interval") and settings.sync_interval.seconds > 60:
         findings.warn(
             f"{findings.key('sync-interval')}: a Pod whose node dies loses up to {settings.sync_interval.text} of rows"
+        )
+    if sound("sync-interval") and settings.sync_interval.seconds < Decimal("0.1"):
+        findings.warn(
+            f"{findings.key('sync-interval')} {settings.sync_interval.text}: Litestream looks and uploads that often, "
+            "which costs requests and CPU: 100ms or more will do"
         )
     _check_version(settings, findings)
 

@@ -20,7 +20,7 @@ CONFIG_VOLUME = "litestream-hook-config"
 CONFIG_DIRECTORY = "/etc/litestream"
 STORAGE_VOLUME = "litestream-hook-storage"
 READ_ONLY_SOURCES = ("configMap", "secret", "downwardAPI", "projected", "image")
-FLEETING_SOURCES = ("emptyDir", "ephemeral")
+FLEETING_SOURCES = ("csi", "emptyDir", "ephemeral")
 # Where images keep an application's own files: an empty volume there would hide them.
 APPLICATION_DIRECTORIES = (
     "/app",

@@ -47,7 +47,7 @@ def test_nothing_waits_for_a_database_that_outlives_its_pod() -> None:
         {"first_sync": "background"},
         {"sidecar": "container"},
         {"image": "litestream/litestream:0.3.13"},
-        {"image": "litestream/litestream:0.5.8"},
+        {"image": "litestream/litestream:0.5.5"},
         {"image": "litestream/litestream:0.5.17-scratch"},
     ],
     ids=lambda annotations: next(iter(annotations.values())),
@@ -56,9 +56,19 @@ def test_nothing_waits_where_it_is_not_wanted_or_can_t_be_told(annotations: dict
     assert FIRST_SYNC not in ours(reviews.pod(path="/a/a.db", **annotations))
 
 
-def test_waiting_for_the_first_sync_needs_no_credentials() -> None:
-    names = {entry["name"] for entry in ours(reviews.pod())[FIRST_SYNC]["env"]}
-    assert not {name for name in names if name.startswith("AWS_")}
+def test_what_is_restored_is_noted_before_the_restore() -> None:
+    """The container that waits compares with it."""
+    found = ours(reviews.pod(path="/a/a.db,/b/b.db"))
+    assert databases(found["litestream-hook-check"]) == ["/a/a.db", "/b/b.db"]
+    assert list(found).index("litestream-hook-check") < list(found).index("litestream-hook-restore-0")
+    assert "litestream-hook-check" not in ours(reviews.pod(path="/a/a.db", first_sync="background"))
+
+
+def test_no_script_makes_litestream_sync() -> None:
+    """A sync that a client asks for ends the transaction that keeps the WAL from being reset (0.5.8 to 0.5.17)."""
+    spec = json.dumps(reviews.injected(reviews.pod(path="/a/a.db"))["spec"])
+    assert "litestream ltx" in spec
+    assert "litestream sync" not in spec
 
 
 def test_a_socket_and_a_binary_have_one_name_in_config_probes_and_scripts() -> None:
@@ -66,9 +76,65 @@ def test_a_socket_and_a_binary_have_one_name_in_config_probes_and_scripts() -> N
     config = json.loads(containers["litestream-hook-init"]["env"][0]["value"])
     assert config["socket"]["path"] == litestream.SOCKET
     stop = containers["litestream-hook-replicate"]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    for script in (stop, containers[FIRST_SYNC]["command"][-1]):
-        assert f"{litestream.BINARY} sync" in script
-        assert f"-socket {litestream.SOCKET}" in script
+    assert f"{litestream.BINARY} list -timeout 2 -socket {litestream.SOCKET})" in stop
+    wait = containers[FIRST_SYNC]["command"][-1]
+    assert f"config={litestream.CONFIG}\n" in wait
+    assert f"{litestream.BINARY} ltx" in wait
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(None, "30"), (0, "2"), (1, "2"), (600, "600")])
+def test_litestream_may_look_for_new_databases_as_long_as_the_application_may_end(
+    grace: int | None, seconds: str
+) -> None:
+    sidecar = ours(reviews.pod({"terminationGracePeriodSeconds": grace}))["litestream-hook-replicate"]
+    assert {"name": "LITESTREAM_SECONDS", "value": seconds} in sidecar["env"]
+
+
+def test_small_containers_have_a_cpu_limit_where_one_is_asked_for_as_a_quota_may_want_it() -> None:
+    found = ours(reviews.pod(cpu_limit="5m", cpu_request="1m"))
+    assert {container["resources"]["limits"]["cpu"] for container in found.values()} == {"5m"}
+    assert found["litestream-hook-init"]["resources"]["requests"]["cpu"] == "5m"
+    assert "cpu" not in ours(reviews.pod())["litestream-hook-init"]["resources"]["limits"]
+
+
+def test_a_container_beside_the_sidecar_does_not_double_what_the_pod_reserves() -> None:
+    found = ours(reviews.pod(memory_request="2Gi", memory_limit="4Gi"))
+    assert found[FIRST_SYNC]["resources"]["requests"]["memory"] == "32Mi"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "warning"),
+    [
+        ({"first_sync": "wait", "image": "litestream/litestream:0.3.13"}, "first-sync has no effect here"),
+        ({"first_sync": "wait", "image": "litestream/litestream:0.5.17-scratch"}, "first-sync has no effect here"),
+        ({"first_sync": "wait", "sidecar": "container"}, "first-sync has no effect here"),
+        ({"image": "example.com/litestream:mine"}, "the tag does not tell whether the image has a shell"),
+        ({"image": "litestream/litestream@sha256:" + "0" * 64}, "the tag does not tell whether the image has a shell"),
+    ],
+)
+def test_what_an_image_can_t_do_or_does_not_tell_is_warned_of(annotations: dict[str, str], warning: str) -> None:
+    assert warning in reviews.warned(reviews.pod(**annotations))
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {},
+        {"first_sync": "wait"},
+        {"image": "litestream/litestream:v0.5.17"},
+        {"image": "example.com/litestream:mine", "first_sync": "background"},
+    ],
+)
+def test_what_an_image_can_do_is_not_warned_of(annotations: dict[str, str]) -> None:
+    assert "shell" not in reviews.warned(reviews.pod(**annotations))
+
+
+def test_a_pod_that_was_injected_before_these_containers_existed_gets_them() -> None:
+    once = reviews.injected(reviews.pod(path="/a/a.db"))
+    added = ("litestream-hook-check", FIRST_SYNC)
+    older = [item for item in once["spec"]["initContainers"] if item["name"] not in added]
+    assert len(older) == len(once["spec"]["initContainers"]) - len(added)
+    assert reviews.injected({**once, "spec": {**once["spec"], "initContainers": older}}) == once
 
 
 @pytest.mark.parametrize("image", ["litestream/litestream:0.5.17", "litestream/litestream:0.3.13"])

@@ -266,7 +266,7 @@ def test_a_web_identity_that_comes_between_two_calls_reaches_litestream() -> Non
     target.setdefault("volumeMounts", []).append({"name": "aws", "mountPath": "/var/run/secrets/aws", "readOnly": True})
     twice = reviews.injected(once)
     assert reviews.injected(twice) == twice
-    for item in twice["spec"]["initContainers"][1:-1]:
+    for item in twice["spec"]["initContainers"][1:]:
         assert "AWS_WEB_IDENTITY_TOKEN_FILE" in [entry["name"] for entry in item["env"]]
         assert "/var/run/secrets/aws" in [mount["mountPath"] for mount in item["volumeMounts"]]
 

@@ -150,6 +150,7 @@ def test_two_annotations_that_contradict_each_other_are_denied(own: dict[str, st
         ({"auth": "ambient", "secret": "s"}, "has no effect"),
         ({"retention": "1h"}, "points in time between snapshots"),
         ({"sync_interval": "5m"}, "loses up to 5m of rows"),
+        ({"sync_interval": "10ms"}, "100ms or more will do"),
         ({"image": "litestream/litestream:0.5.16"}, "known corruption bug"),
         ({"image": "litestream/litestream:0.3.13"}, "restores nothing"),
         ({"image": "litestream/litestream:0.3.13", "integrity_check": "full"}, "has no effect with Litestream 0.3"),

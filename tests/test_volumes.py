@@ -269,7 +269,9 @@ def test_thousands_of_variables_are_copied_in_linear_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", [{"emptyDir": {}}, {"ephemeral": {"volumeClaimTemplate": {}}}, {}, {"emptyDir": None}], ids=str
+    "source",
+    [{"emptyDir": {}}, {"ephemeral": {"volumeClaimTemplate": {}}}, {"csi": {"driver": "x"}}, {}, {"emptyDir": None}],
+    ids=str,
 )
 def test_without_a_restore_a_volume_must_outlive_the_pod(source: Object) -> None:
     obj = pod(container(mount("/data")), sources={"data": source}, restore="off")
