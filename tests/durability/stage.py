@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import pytest
 
 from injector import GROUP
+from injector.containers import REPLICATE, RESTORE
 from tests import reviews
 from tests.podrunner import Node
 from tests.podrunner.images import application
@@ -33,9 +34,7 @@ Object = dict[str, Any]
 FULL = os.environ.get("DURABILITY") == "full"  # as often and in as many ways as the README's numbers say
 DATABASE = "/data/app.db"
 APPLICATION = "app"
-REPLICATE = "litestream-hook-replicate"
-RESTORE = "litestream-hook-restore-0"
-CHECK = "litestream-hook-check"
+FIRST_RESTORE = f"{RESTORE}-0"
 SECRET = "litestream-hook-secret"
 USER = 1000
 GRACE_SECONDS = 5  # of the application itself
@@ -43,6 +42,10 @@ DRAIN_SECONDS = 2  # that it goes on writing after SIGTERM
 START_SECONDS = 120
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; echo idle; while :; do sleep 0.1; done"]
 _numbers = itertools.count(1)
+
+
+class CorruptDatabase(Exception):
+    """A restored database that is not whole."""
 
 
 class Way(NamedTuple):
@@ -138,11 +141,12 @@ class Stage:
         arguments: Sequence[str] = (),
         annotations: Mapping[str, str] | None = None,
         spec: Object | None = None,
+        container: Object | None = None,
     ) -> Object:
         """The Pod as its author writes it.
 
         Its application writes, with more `arguments` of the writer, or (`writes=False`) only holds the volumes;
-        `spec` lays fields over the Pod's own.
+        `spec` lays fields over the Pod's own, `container` over the application's.
         """
         keys = {
             "inject": "true",
@@ -153,20 +157,20 @@ class Stage:
             **self.annotations,
             **(annotations or {}),
         }
-        container: Object = {"name": APPLICATION, "image": "application"}
+        application: Object = {"name": APPLICATION, "image": "application", **(container or {})}
         if writes:
             paths = [text for path in self.databases for text in ("--database", path)]
-            container["args"] = [*paths, "--drain", str(DRAIN_SECONDS), *arguments]
+            application["args"] = [*paths, "--drain", str(DRAIN_SECONDS), *arguments]
         else:
-            container["command"] = IDLE
+            application["command"] = IDLE
         whole: Object = {
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "securityContext": {"runAsUser": USER, "runAsGroup": USER},
-            "containers": [container],
+            "containers": [application],
             **(spec or {}),
         }
         if self.claim is not None:
-            container["volumeMounts"] = [{"name": "claim", "mountPath": "/data"}]
+            application["volumeMounts"] = [{"name": "claim", "mountPath": "/data"}]
             whole["volumes"] = [{"name": "claim", "persistentVolumeClaim": {"claimName": "claim"}}]
         metadata = {"name": self.name, "annotations": {f"{GROUP}/{key}": text for key, text in keys.items()}}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole}
@@ -254,7 +258,7 @@ def die(run: Run, row: Row) -> list[int]:
 
 
 def _ended(run: Run, row: Row, result: Result) -> list[int]:
-    ours = [last for name, last in result.containers.items() if name.startswith((REPLICATE, RESTORE[:-2]))]
+    ours = [last for name, last in result.containers.items() if name.startswith((REPLICATE, RESTORE))]
     row.mebibytes = max(row.mebibytes, *(last.rss_peak / 2**20 for last in ours))
     killed = [name for name, container in run.containers.items() if "OOMKilled" in {e.reason for e in container.past}]
     assert not killed, f"out of memory: {killed}"
@@ -290,8 +294,10 @@ def file(run: Run, database: str) -> Path:
 
 
 def rows(database: Path) -> list[int]:
-    """The rows of a database that Litestream has open; none if there is no such database."""
+    """The rows of a database that Litestream has open, and that must be whole; none if there is no such database."""
     if not database.exists():
         return []
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
+        if (found := reader.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
+            raise CorruptDatabase(f"{database}: {found[0]}")
         return [number for (number,) in reader.execute("SELECT number FROM entry")]

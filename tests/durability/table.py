@@ -23,7 +23,9 @@ def table(measured: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     lines = [list(COLUMNS), ["---"] * 4 + ["---:"] * 6]
     for row in measured:
-        lost = f"{row.lost} (at most {max(row.losses)} at once)" if row.lost and len(row.losses) > 1 else str(row.lost)
+        lost = str(row.lost)
+        if row.lost and len(row.losses) > 1:
+            lost += f" ({row.lost / len(row.losses):.0f} at a time, at most {max(row.losses)})"
         counts = [str(row.acknowledged), str(row.restored), lost]
         seconds = [f"{row.stop_seconds:.1f}" if row.stop_seconds else "", f"{row.start_seconds:.1f}"]
         lines.append([row.scenario, str(len(row.losses)), *row.way, *counts, *seconds, f"{row.mebibytes:.0f}"])

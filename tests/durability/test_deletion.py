@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.durability.stage import (
+    CONTAINER_05,
+    DATABASE,
     FULL,
     NATIVE_03,
     NATIVE_05,
     Row,
     Stage,
     Way,
+    began,
     end,
+    file,
     lives,
     unbroken,
     volume,
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from tests.podrunner.s3 import S3
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
-CONTAINER_05 = Way("container", "0.5.17")
 TIMES = 10 if FULL else 2
 
 
@@ -42,41 +45,38 @@ def test_no_row_is_lost_by_deleting_a_pod_that_writes(s3: S3, way: Way, measure:
     assert row.lost == 0, row
 
 
-USERS = {
-    "the Pod's uid 65532": {"securityContext": {"runAsUser": 65532}},
-    "the Pod's uid 1000 and gid 3000": {"securityContext": {"runAsUser": 1000, "runAsGroup": 3000}},
-    "the Pod is root": {"securityContext": {"runAsUser": 0}},
+USERS: dict[str, tuple[dict[str, Any], int, int]] = {  # what of the Pod says so, uid and gid
+    "the Pod's uid 65532": ({"spec": {"securityContext": {"runAsUser": 65532, "runAsGroup": 65532}}}, 65532, 65532),
+    "the Pod's uid 1000 and gid 3000": (
+        {"spec": {"securityContext": {"runAsUser": 1000, "runAsGroup": 3000}}},
+        1000,
+        3000,
+    ),
+    "the Pod is root": ({"spec": {"securityContext": {"runAsUser": 0}}}, 0, 0),
+    "the container's uid 1234 in a Pod of uid 1000": (
+        {"container": {"securityContext": {"runAsUser": 1234, "runAsGroup": 4321, "runAsNonRoot": True}}},
+        1234,
+        4321,
+    ),
 }
-OF_CONTAINER = {"runAsUser": 1234, "runAsGroup": 1234, "runAsNonRoot": True}
 
 
 @ways(NATIVE_05)
 @pytest.mark.parametrize("user", USERS)
-def test_litestream_runs_as_the_user_of_the_pod_and_loses_no_row(
+def test_litestream_runs_as_the_user_and_group_of_the_application_and_loses_no_row(
     s3: S3, way: Way, user: str, measure: Callable[[str, Way], Row]
 ) -> None:
     row = measure(f"deleted while writing, {user}", way)
+    asked, uid, gid = USERS[user]
     with Stage(way, s3) as stage:
-        promised = lives(stage, row, spec=USERS[user])
-        row.count(promised, unbroken(stage.restored(row, spec=USERS[user])))
-    assert row.lost == 0, row
-
-
-@ways(NATIVE_05)
-def test_litestream_runs_as_the_user_of_the_container_rather_than_the_pod_and_loses_no_row(
-    s3: S3, way: Way, measure: Callable[[str, Way], Row]
-) -> None:
-    row = measure("deleted while writing, the container's uid 1234 in a Pod of uid 1000", way)
-
-    class OfContainer(Stage):
-        def pod(self, **asked: Any) -> dict[str, Any]:
-            pod = super().pod(**asked)
-            pod["spec"]["containers"][0]["securityContext"] = OF_CONTAINER
-            return pod
-
-    with OfContainer(way, s3) as stage:
-        promised = lives(stage, row)
-        row.count(promised, unbroken(stage.restored(row)))
+        promised = lives(stage, row, **asked)
+        run = stage.start(**asked)
+        write(run, row, 150)  # so that Litestream's own files are there
+        assert owners(file(run, DATABASE).parent) == {(uid, gid)}
+        first = began(run)
+        row.count(promised, range(1, first + 1))
+        promised = [number for number in end(run, row) if number > first]
+        row.count(promised, unbroken(stage.restored(row, **asked)))
     assert row.lost == 0, row
 
 
@@ -89,9 +89,16 @@ def test_a_volume_of_another_user_than_1000_is_replicated_and_goes_on(
     claim = volume(tmp_path, user=4711)
     with Stage(way, s3, claim=claim) as stage:
         promised = lives(stage, row, spec=spec)
-        assert {path.stat().st_uid for path in claim.rglob("*")} == {4711}
+        assert owners(claim) == {(4711, 4711)}
         row.count(promised, unbroken(stage.restored(row, spec=spec)))
     assert row.lost == 0, row
+
+
+def owners(directory: Path) -> set[tuple[int, int]]:
+    """User and group of everything in a directory, Litestream's own files among them."""
+    found = [path for path in directory.rglob("*") if path.exists()]
+    assert any(path.name.endswith("-litestream") for path in found)
+    return {(path.stat().st_uid, path.stat().st_gid) for path in found}
 
 
 DATABASES = {
@@ -136,4 +143,21 @@ def test_what_a_migration_wrote_before_the_application_is_kept(
         run = stage.start(spec={"initContainers": [migrate]})
         assert write(run, row, 100) == 50, "the migration ran before the restore"
         row.count([*range(1, 51), *end(run, row)], unbroken(stage.restored(row, annotations={"containers": "app"})))
+    assert row.lost == 0, row
+
+
+@ways(NATIVE_05, NATIVE_03)
+def test_a_database_is_whole_after_lives_that_turn_the_wal_over_many_times(
+    s3: S3, way: Way, measure: Callable[[str, Way], Row]
+) -> None:
+    """SQLite begins its WAL anew after 1000 pages: Litestream must keep it from doing so before it has read them."""
+    row = measure("deleted while writing 24 kB a row, until 2 s after SIGTERM", way)
+    with Stage(way, s3) as stage:
+        promised: list[int] = []
+        for _ in range(2):
+            run = stage.start(arguments=["--bytes", "24000"])
+            first = write(run, row, 1000)
+            row.count(promised, range(1, first + 1))
+            promised = [number for number in end(run, row) if number > first]
+        row.count(promised, unbroken(stage.restored(row)))
     assert row.lost == 0, row

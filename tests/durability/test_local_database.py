@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from injector.containers import CHECK
 from tests.durability.stage import (
-    CHECK,
     CONTAINER_03,
     CONTAINER_05,
     NATIVE_03,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tests.podrunner.s3 import S3
 
 pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+ELSEWHERE = 1_000_000
 CAN_TELL, CAN_T_TELL = (NATIVE_05, CONTAINER_05), (NATIVE_03, CONTAINER_03)
 
 
@@ -46,15 +47,21 @@ def stage(s3: S3, way: Way, tmp_path: Path) -> Iterator[Stage]:
         yield found
 
 
-def live(
-    stage: Stage, row: Row, *, claim: Path | None = None, kill: bool = False, local_database: str | None = None
-) -> tuple[int, int]:
-    """One life that commits 20 rows, on `claim` or the stage's own; the row it began after, and its last."""
-    own, stage.claim = stage.claim, claim or stage.claim
+def live(stage: Stage, row: Row, *, kill: bool = False, local_database: str | None = None) -> tuple[int, int]:
+    """One life that commits 20 rows; the row it began after, and its last."""
     run = stage.start(annotations={} if local_database is None else {"local-database": local_database})
-    stage.claim = own
     first = write(run, row, 20)
     return first, (die if kill else end)(run, row)[-1]
+
+
+def live_elsewhere(stage: Stage, row: Row, folder: Path) -> list[int]:
+    """One life on another volume, with numbers that no other life has; all rows it was promised."""
+    own, stage.claim = stage.claim, volume(folder, "elsewhere")
+    run = stage.start(arguments=["--first", str(ELSEWHERE)])
+    started(run, row)
+    committed(run, ELSEWHERE + 20)
+    stage.claim = own
+    return end(run, row)
 
 
 def blocked(stage: Stage) -> str:
@@ -80,13 +87,14 @@ def foreign(claim: Path) -> None:
     for file in claim.glob("app.db*"):
         file.unlink()
     with closing(sqlite3.connect(claim / "app.db")) as database:
-        database.execute("CREATE TABLE entry (number INTEGER PRIMARY KEY, at REAL)")
+        database.execute("CREATE TABLE entry (number INTEGER PRIMARY KEY, at REAL, bytes BLOB)")
 
 
 def cut_in_half(claim: Path) -> None:
-    for file in claim.glob("app.db-*"):
-        file.unlink()
-    (claim / "app.db").write_bytes((claim / "app.db").read_bytes()[:6000])
+    with closing(sqlite3.connect(claim / "app.db")) as database:
+        database.execute("PRAGMA journal_mode=delete")  # all is in the one file then
+    whole = (claim / "app.db").read_bytes()
+    (claim / "app.db").write_bytes(whole[: len(whole) // 2])
 
 
 def garbage(claim: Path) -> None:
@@ -132,28 +140,32 @@ def test_what_would_overwrite_a_newer_replica_holds_up_the_pod_until_its_owner_d
 ) -> None:
     row = measure(f"the database on the PersistentVolumeClaim is {what}: the Pod waits, then replace", way)
     spoil, why = SPOILS[what]
-    live(stage, row)
-    _, last = live(stage, row, claim=volume(tmp_path, "elsewhere"))
+    _, last = live(stage, row)
+    newer = live_elsewhere(stage, row, tmp_path)
     claim = spoilt(stage, spoil)
     before = (claim / "app.db").read_bytes()
     log = blocked(stage)
     assert why in log
     assert 'Set the annotation local-database to "replace"' in log
     assert (claim / "app.db").read_bytes() == before
-    row.count(range(1, last + 1), range(1, live(stage, row, local_database="replace")[0] + 1))
+    first, newest = live(stage, row, local_database="replace")
+    assert first == newer[-1]
     assert [file.read_bytes() for file in claim.glob("app.db.2*")] == [before]
+    row.count([*range(1, last + 1), *newer, *range(first + 1, newest + 1)], stage.restored(row))
     assert row.lost == 0, row
 
 
 @ways(NATIVE_05, every=CAN_TELL)
-def test_an_older_database_that_is_kept_becomes_the_newest_state(
-    stage: Stage, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]
+@pytest.mark.parametrize("what", ["older than its replica", "another one"])
+def test_a_database_that_is_kept_becomes_the_newest_state_and_nothing_is_mixed_into_it(
+    stage: Stage, way: Way, tmp_path: Path, what: str, measure: Callable[[str, Way], Row]
 ) -> None:
-    row = measure("the database on the PersistentVolumeClaim is older than its replica: keep, then empty volumes", way)
+    row = measure(f"the database on the PersistentVolumeClaim is {what}: keep, then empty volumes", way)
     _, kept = live(stage, row)
-    live(stage, row, claim=volume(tmp_path, "elsewhere"))
+    live_elsewhere(stage, row, tmp_path)
+    spoilt(stage, SPOILS[what][0])
     first, _ = live(stage, row, local_database="keep")
-    assert first == kept
+    assert first == (0 if what == "another one" else kept)
     _, last = live(stage, row)
     row.count(range(1, last + 1), unbroken(stage.restored(row)))
     assert row.lost == 0, row
@@ -166,12 +178,7 @@ def test_litestream_0_3_lets_an_older_database_overwrite_its_replica(
     """A limit that the webhook warns of, measured so that the README's number is true."""
     row = measure("the database on the PersistentVolumeClaim is older than its replica: nobody can tell", way)
     live(stage, row)
-    own, stage.claim = stage.claim, volume(tmp_path, "elsewhere")
-    run = stage.start(arguments=["--first", "1000"])  # rows that no other life has
-    started(run, row)
-    committed(run, 1020)
-    promised = end(run, row)
-    stage.claim = own
+    promised = live_elsewhere(stage, row, tmp_path)
     live(stage, row)
     row.count(promised, stage.restored(row))
     assert row.lost > 0, "Litestream 0.3 keeps them now: tell it in README.md, and check its databases too"
@@ -184,10 +191,11 @@ def test_a_database_as_new_as_its_replica_or_newer_goes_on(
 ) -> None:
     row = measure(f"made again on the same PersistentVolumeClaim after it {'was killed' if kill else 'ended'}", way)
     _, last = live(stage, row, kill=kill)
-    first, _ = live(stage, row)
+    first, newest = live(stage, row)
     # A row that was committed when the node died may not have been acknowledged any more.
     assert first in (last, last + kill)
-    row.count(range(1, last + 1), range(1, first + 1))
+    row.count(range(1, newest + 1), unbroken(stage.restored(row)))
+    assert row.lost == 0, row
 
 
 @ways(NATIVE_05, NATIVE_03)
@@ -198,7 +206,9 @@ def test_what_another_life_left_behind_does_not_defeat_the_restore(
     row = measure(f"the PersistentVolumeClaim holds {left}", way)
     _, last = live(stage, row)
     claim = spoilt(stage, emptied if left == "an empty database" else only_journals)
-    row.count(range(1, last + 1), range(1, live(stage, row)[0] + 1))
+    first, newest = live(stage, row)
+    assert first == last
+    row.count(range(1, newest + 1), unbroken(stage.restored(row)))
     aside = {file.name.partition(".2")[0] for file in claim.iterdir() if ".2" in file.name}
     assert aside >= {".app.db-litestream"}
     assert {"app.db-wal", "app.db-shm"} <= aside or left == "an empty database"

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from injector.containers import REPLICATE
 from tests.durability.stage import (
+    GRACE_SECONDS,
     NATIVE_05,
-    REPLICATE,
     Row,
     Stage,
     Way,
@@ -71,5 +72,5 @@ def test_the_final_syncs_of_three_databases_fit_the_grace_period_when_s3_is_slow
         proxy.delay = 0
         assert not [event for event in run.events if event.what == "SIGKILL"], "the grace period was too short"
         row.count(promised, unbroken(stage.restored(row)))
-    assert row.stop_seconds > 2 * SLOW_SECONDS, "S3 was not slow"
+    assert row.stop_seconds > GRACE_SECONDS + 2 * SLOW_SECONDS, "S3 was not slow"
     assert row.lost == 0, row

@@ -15,7 +15,7 @@ def test_the_table_tells_rows_lost_and_the_worst_of_the_repetitions() -> None:
     row.count([1, 2, 3], [1, 2, 3])
     row.count([4, 5, 6], [1, 2, 3, 4])
     last = table([row]).splitlines()[-1]
-    assert last == "| a scenario | 2 | native | 0.5.17 | 6 | 4 | 2 (at most 2 at once) | 1.3 | 4.0 | 42 |"
+    assert last == "| a scenario | 2 | native | 0.5.17 | 6 | 4 | 2 (1 at a time, at most 2) | 1.3 | 4.0 | 42 |"
 
 
 def test_only_what_stands_between_the_marks_of_the_readme_is_rewritten() -> None:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Self
 from tests.podrunner import fields, images, mounts
 from tests.podrunner.container import Site
 from tests.podrunner.environment import Facts, Objects
-from tests.podrunner.pod import Event, Rhythm, Run
+from tests.podrunner.pod import Rhythm, Run
 from tests.podrunner.runc import CGROUPS, ENVIRONMENT
 from tests.podrunner.volumes import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
 PREFIX = "podrunner-"
@@ -35,7 +35,7 @@ class Node:
 
     `images` gives images to names besides those that `images.image` knows. `secrets` and `config_maps` are
     those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
-    before the second restart of a crashing container (a kubelet's 10). `tell` is called for each event.
+    before the second restart of a crashing container (a kubelet's 10).
     """
 
     def __init__(
@@ -46,11 +46,10 @@ class Node:
         config_maps: Objects | None = None,
         token: str | None = None,
         back_off: float = 10.0,
-        tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._images = dict(images or {})
         self.secrets, self.config_maps = dict(secrets or {}), dict(config_maps or {})
-        self._token, self._rhythm, self._tell = token, Rhythm(back_off=back_off), tell
+        self._token, self._rhythm = token, Rhythm(back_off=back_off)
         self._runs: list[Run] = []
         self.directory = Path()
         self._lock = -1
@@ -107,7 +106,6 @@ class Node:
             ),
             Places(claims or {}, self.host, self._token),
             self._rhythm,
-            self._tell,
         )
         self._runs.append(run)  # before anything runs that would have to be ended
         run.begin()

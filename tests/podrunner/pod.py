@@ -75,9 +75,8 @@ class Run:
         site: Site,
         places: Places,
         rhythm: Rhythm,
-        tell: Callable[[Event], None],
     ) -> None:
-        self.facts, self._rhythm, self._tell = facts, rhythm, tell
+        self.facts, self._rhythm = facts, rhythm
         self.pod = facts.pod
         self.name: str = self.pod["metadata"]["name"]
         self.events: list[Event] = []
@@ -492,9 +491,7 @@ class Run:
                 self._changed.wait(left)
 
     def _event(self, container: str, what: str) -> None:
-        event = Event(time.monotonic() - self._began, container, what)
-        self.events.append(event)
-        self._tell(event)
+        self.events.append(Event(time.monotonic() - self._began, container, what))
 
 
 def _containers(pod: dict[str, Any]) -> list[tuple[Kind, dict[str, Any]]]:

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, help="least number of a row")
     parser.add_argument("--late", type=float, default=0, help="seconds until the last database is made")
     parser.add_argument("--fill", type=int, default=0, help="MiB to fill the first database with once")
-    parser.add_argument("--journal-mode", default="wal", help="SQLite's journal mode")
+    parser.add_argument("--bytes", type=int, default=0, help="random bytes in each row")
     arguments = parser.parse_args()
     ends: list[float] = []
 
@@ -34,7 +34,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     waiting = arguments.database[-1:] if arguments.late else []
-    databases = [_opened(path, arguments.journal_mode) for path in arguments.database if path not in waiting]
+    databases = [_opened(path) for path in arguments.database if path not in waiting]
     _fill(databases[0], arguments.fill)
     last = max(_last(database) for database in databases)
     os.write(1, f"starting after {last}\n".encode())
@@ -42,8 +42,9 @@ def main() -> None:
     number, began = first, time.monotonic()
     while not (ends and time.monotonic() >= ends[0]) and number - first != arguments.rows:
         if waiting and time.monotonic() >= began + arguments.late:
-            databases.append(_opened(waiting.pop(), arguments.journal_mode))
-        databases[number % len(databases)].execute("INSERT INTO entry VALUES (?, ?)", (number, time.time()))
+            databases.append(_opened(waiting.pop()))
+        row = (number, time.time(), os.urandom(arguments.bytes))
+        databases[number % len(databases)].execute("INSERT INTO entry VALUES (?, ?, ?)", row)
         os.write(1, f"committed {number}\n".encode())
         number += 1
         time.sleep(max(0.0, began + (number - first) / arguments.rate - time.monotonic()))
@@ -52,10 +53,10 @@ def main() -> None:
     os.write(1, b"stopped\n")
 
 
-def _opened(path: str, journal_mode: str) -> sqlite3.Connection:
+def _opened(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, timeout=10)
-    database.execute(f"PRAGMA journal_mode={journal_mode}")
-    database.execute("CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY, at REAL)")
+    database.execute("PRAGMA journal_mode=wal")
+    database.execute("CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY, at REAL, bytes BLOB)")
     return database
 
 
