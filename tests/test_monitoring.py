@@ -534,3 +534,17 @@ def test_every_alert_has_a_severity_a_summary_and_a_description() -> None:
     for rule in ALERTS.values():
         assert rule["labels"]["severity"] in {"warning", "critical"}
         assert rule["annotations"].keys() == {"summary", "description"}
+
+
+def test_whoever_finds_litestream_down_is_told_of_every_container_that_may_block_its_start() -> None:
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    mounts = [{"name": "data", "mountPath": "/mnt"}]
+    spec = {"volumes": volumes, "containers": [{"name": "app", "image": "example.com/app:1", "volumeMounts": mounts}]}
+    injected = reviews.injected(reviews.pod({"securityContext": {"runAsUser": 1000}, **spec}))
+    names = [each["name"] for each in injected["spec"]["initContainers"]]
+    blocking = names[names.index(containers.INIT) + 1 : names.index(containers.REPLICATE)]
+    assert containers.CHECK in blocking
+    (row,) = (row for row in (ROOT / "README.md").read_text().splitlines() if row.startswith("| `LitestreamDown`"))
+    for name in blocking:
+        assert name in ALERTS["LitestreamDown"]["annotations"]["description"]
+        assert name in row
