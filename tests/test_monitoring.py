@@ -31,7 +31,7 @@ from tests.podrunner.s3 import REGION, S3, Keys, free_ports
 from tests.prometheus import Prometheus, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "k8s/components/monitoring"
@@ -103,12 +103,12 @@ def faster_rules() -> dict[str, Any]:
 
 
 def filled(expression: str) -> str:
-    """A query of the dashboard as Grafana sends it when everything is selected, in a hundredth of the time."""
+    """A query of the dashboard as Grafana sends it when everything is selected."""
     text = expression.replace("$__rate_interval", "10m")
     for name, variable in VARIABLES.items():
         text = text.replace(f"${name}", variable.get("allValue", ""))
     assert "$" not in text, "a variable that the dashboard does not have"
-    return faster(text)
+    return text
 
 
 class Sidecar:
@@ -388,7 +388,7 @@ def test_alerts_ask_for_metrics_and_labels_that_are_there(laboratory: Laboratory
 @pytest.mark.slow
 @pytest.mark.parametrize(("title", "target"), QUERIES, ids=[f"{t} {q['refId']}" for t, q in QUERIES])
 def test_every_query_of_the_dashboard_has_an_answer(laboratory: Laboratory, title: str, target: dict[str, Any]) -> None:
-    query = filled(target["expr"])
+    query = faster(filled(target["expr"]))
     answer = laboratory.prometheus.query(query)
     assert answer, f"{title}: {query}"
     for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
@@ -405,7 +405,7 @@ def test_every_query_of_the_dashboard_has_an_answer(laboratory: Laboratory, titl
 def test_every_variable_of_the_dashboard_has_values(laboratory: Laboratory, name: str) -> None:
     found = re.fullmatch(r"label_values\((.*), (\w+)\)", VARIABLES[name]["query"]["query"])
     assert found
-    samples = laboratory.prometheus.query(f"last_over_time({filled(found[1])}[1h])")
+    samples = laboratory.prometheus.query(f"last_over_time({faster(filled(found[1]))}[1h])")
     assert samples
     assert all(sample.labels[found[2]] for sample in samples)
 
@@ -414,7 +414,7 @@ def test_every_variable_of_the_dashboard_has_values(laboratory: Laboratory, name
 @pytest.mark.slow
 def test_the_dashboard_counts_what_is_wrong(laboratory: Laboratory) -> None:
     shown = {
-        panel["title"]: laboratory.prometheus.query(filled(panel["targets"][0]["expr"]))[0].value
+        panel["title"]: laboratory.prometheus.query(faster(filled(panel["targets"][0]["expr"])))[0].value
         for panel in PANELS
         if panel["type"] == "stat"
     }
@@ -481,19 +481,63 @@ IN_TIME: dict[str, tuple[str, dict[str, str], dict[str, bool]]] = {
 @pytest.mark.parametrize("case", IN_TIME)
 def test_alerts_wait_as_long_as_they_should(case: str, tmp_path: Path) -> None:
     alert, series, moments = IN_TIME[case]
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump(RULES))
     firing = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+    answers = {moment: 1 if fires else None for moment, fires in moments.items()}
+    ask_in_time(tmp_path, "1m", series, firing, answers)
+
+
+# Series (one value in 30 seconds), and the whole minutes that the panel shows.
+UP = 'up{namespace="a", pod="p", container="litestream-hook-replicate"}'
+SINCE_THE_LAST_UPLOAD: dict[str, tuple[dict[str, str], dict[str, int | None]]] = {
+    "an upload in every scrape": ({UP: "1x40", PUT: "1+30x40"}, {f"{minute}m": 0 for minute in range(1, 20)}),
+    "uploads that end after twenty minutes": (
+        {UP: "1x300", PUT: "1+30x40 1201x260"},
+        {"20m": 0, "21m": 1, "22m": 2, "50m": 30, "79m": 59, "85m": 60, "150m": 60},
+    ),
+    "one upload in ten minutes": ({UP: "1x80", PUT: "1x19 2x19 3x40"}, {"19m": 9, "20m": 0, "25m": 5}),
+    "a start without S3": ({UP: "_x20 1x300"}, {"5m": None, "20m": 10, "65m": 55, "75m": 60, "150m": 60}),
+    "a Litestream that crashes": (
+        {UP: "1x40 0x260", PUT: "1+30x40 stale"},
+        {"20m": 0, "30m": 10, "79m": 59, "85m": 60, "149m": 60},
+    ),
+    "a failed scrape": (
+        {UP: "1x20 0 1x60", PUT: "1x20 stale 1x60"},
+        {f"{minute}m": minute for minute in range(1, 40)},
+    ),
+    "a Pod that is gone": ({UP: "1x40 stale", PUT: "1+30x40 stale"}, {"20m": 0, "21m": None, "40m": None}),
+}
+
+
+@available
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SINCE_THE_LAST_UPLOAD)
+def test_the_dashboard_shows_how_long_ago_the_last_upload_was(case: str, tmp_path: Path) -> None:
+    series, minutes = SINCE_THE_LAST_UPLOAD[case]
+    (panel,) = (panel for panel in PANELS if panel["title"] == "Time since the last upload")
+    shown = f"sum(round(({filled(panel['targets'][0]['expr'])}) / 60))"
+    ask_in_time(tmp_path, "30s", series, shown, minutes)
+
+
+def ask_in_time(
+    folder: Path, interval: str, series: dict[str, str], expression: str, answers: Mapping[str, int | None]
+) -> None:
+    """Let promtool compare what the expression says at each moment; None: nothing."""
+    (folder / "rules.yml").write_text(yaml.safe_dump(RULES))
     test = {
-        "interval": "1m",
+        "interval": interval,
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "promql_expr_test": [
-            {"expr": firing, "eval_time": moment, "exp_samples": [{"labels": "{}", "value": 1}] if fires else []}
-            for moment, fires in moments.items()
+            {
+                "expr": expression,
+                "eval_time": moment,
+                "exp_samples": [] if answer is None else [{"labels": "{}", "value": answer}],
+            }
+            for moment, answer in answers.items()
         ],
     }
-    written = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [test]}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(written))
-    prometheus.promtool("test", "rules", tmp_path / "test.yml")
+    written = {"rule_files": ["rules.yml"], "evaluation_interval": interval, "tests": [test]}
+    (folder / "test.yml").write_text(yaml.safe_dump(written))
+    prometheus.promtool("test", "rules", folder / "test.yml")
 
 
 @available
