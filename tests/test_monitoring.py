@@ -560,6 +560,19 @@ def test_every_panel_explains_itself_and_asks_the_chosen_data_source() -> None:
     assert VARIABLES["datasource"]["query"] == "prometheus"
 
 
+def test_rates_know_how_often_litestream_and_the_webhook_are_scraped() -> None:
+    """Their "Min step": $__rate_interval is four of them, or four times the data source's own 15 seconds."""
+    monitors = [
+        yaml.safe_load((FOLDER / name).read_text())["spec"] for name in ("podmonitor.yaml", "servicemonitor.yaml")
+    ]
+    endpoints = [*monitors[0]["podMetricsEndpoints"], *monitors[1]["endpoints"]]
+    (interval,) = {endpoint["interval"] for endpoint in endpoints}
+    rates = [(title, target) for title, target in QUERIES if "$__rate_interval" in target["expr"]]
+    assert rates
+    for title, target in rates:
+        assert target.get("interval") == interval, title
+
+
 def test_panels_do_not_overlap() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in DASHBOARD["panels"]:
