@@ -440,7 +440,20 @@ PUT = 'litestream_replica_operation_total{namespace="a", pod="p", operation="PUT
 READY = 'litestream_hook_ready{namespace="a", pod="p"}'
 EXPIRY = "litestream_hook_certificate_expiry_timestamp_seconds"
 ERRORS = 'litestream_hook_requests_total{namespace="a", pod="p", kind="Pod", outcome="error"}'
-DAY = 24 * 60
+TXID = 'litestream_txid{namespace="a", pod="p", db="d"}'
+UP = 'up{namespace="a", pod="p", container="litestream-hook-replicate"}'
+SYNC_ERRORS = 'litestream_sync_error_count{namespace="a", pod="p", db="d"}'
+SIZE = 'litestream_db_size{namespace="a", pod="p", db="d"}'
+STARTED = 'process_start_time_seconds{namespace="a", pod="p", container="litestream-hook-replicate"}'
+LOOKUPS = 'litestream_hook_guard_lookups_total{namespace="a", pod="p", result="unknown"}'
+NEVER = {f"{minute}m": False for minute in range(1, 90)}
+
+
+def answered(within: dict[str, str]) -> dict[str, str]:
+    """The webhook's histogram: how many answers took no longer than so many seconds."""
+    name = "litestream_hook_request_duration_seconds_bucket"
+    return {f'{name}{{namespace="a", pod="p", le="{seconds}"}}': values for seconds, values in within.items()}
+
 
 # Series (one value a minute), and when the alert is firing or not.
 IN_TIME: dict[str, tuple[str, dict[str, str], dict[str, bool]]] = {
@@ -457,26 +470,86 @@ IN_TIME: dict[str, tuple[str, dict[str, str], dict[str, bool]]] = {
     "an outage of five minutes": (
         "LitestreamReplicationStalled",
         {WAL: "0+1000x60", PUT: "1+60x20 1201x5 1500+60x35"},
-        {f"{minute}m": False for minute in range(1, 60)},
+        NEVER,
     ),
     "an application that writes nothing": (
         "LitestreamReplicationStalled",
         {WAL: "1000x60", PUT: "2x60"},
-        {f"{minute}m": False for minute in range(1, 60)},
+        NEVER,
     ),
     "a first upload that Prometheus sees as the first value": (
         "LitestreamReplicationStalled",
         {WAL: "0 1000x60", PUT: "_ 2x60"},
-        {f"{minute}m": False for minute in range(1, 60)},
+        NEVER,
     ),
+    "half of the transactions are uploaded": (
+        "LitestreamReplicationBehind",
+        {TXID: "1+60x60", PUT: "1+60x20 1231+30x39"},
+        {"24m": False, "34m": False, "36m": True, "60m": True},
+    ),
+    "every transaction is uploaded": ("LitestreamReplicationBehind", {TXID: "1+60x90", PUT: "1+60x90"}, NEVER),
+    "uploads that make up for five minutes": (
+        "LitestreamReplicationBehind",
+        {TXID: "1+60x90", PUT: "1+60x20 1201x5 1561+60x63"},
+        NEVER,
+    ),
+    "a Litestream that starts every eight minutes, and goes on counting": (
+        "LitestreamReplicationBehind",
+        {TXID: "0 50000+60x6 " * 12, PUT: "1+60x7 " * 12},
+        NEVER,
+    ),
+    "a sync error every ten minutes": (
+        "LitestreamSyncErrors",
+        {SYNC_ERRORS: "0x9 1x9 2x9 3x9 4x60"},
+        {"9m": False, "24m": False, "26m": True, "50m": True, "56m": False},
+    ),
+    # Litestream tries again, and has succeeded if there is no other.
+    "one sync error": ("LitestreamSyncErrors", {SYNC_ERRORS: "0x9 1x90"}, NEVER),
+    "many sync errors in a minute": ("LitestreamSyncErrors", {SYNC_ERRORS: "0x9 60x90"}, NEVER),
+    "a database that is not there": (
+        "LitestreamDatabaseNeverSynced",
+        {SIZE: "0x60"},
+        {"14m": False, "16m": True, "60m": True},
+    ),
+    "a database that comes after ten minutes": ("LitestreamDatabaseNeverSynced", {SIZE: "0x10 4096x90"}, NEVER),
+    "a Litestream that does not answer": ("LitestreamDown", {UP: "1x9 0x60"}, {"24m": False, "26m": True, "60m": True}),
+    "a Litestream that does not answer for ten minutes": ("LitestreamDown", {UP: "1x9 0x10 1x90"}, NEVER),
+    "another container that does not answer": ("LitestreamDown", {UP.replace("replicate", "x"): "0x90"}, NEVER),
+    "three restarts in half an hour": (
+        "LitestreamRestarts",
+        {STARTED: "100x9 700x9 1300x9 1900x90"},
+        {"29m": False, "31m": True, "68m": True, "72m": False},
+    ),
+    "two restarts": ("LitestreamRestarts", {STARTED: "100x9 700x9 1300x90"}, NEVER),
+    "two slow answers in a hundred": (
+        "LitestreamHookSlow",
+        answered({"1.0": "0+98x60", "5.0": "0+100x60", "+Inf": "0+100x60"}),
+        {"10m": False, "12m": True, "60m": True},
+    ),
+    "one slow answer in two hundred": (
+        "LitestreamHookSlow",
+        answered({"1.0": "0+199x90", "5.0": "0+200x90", "+Inf": "0+200x90"}),
+        NEVER,
+    ),
+    "slow answers for four minutes": (
+        "LitestreamHookSlow",
+        answered({"1.0": "0+100x20 2000x4 2100+100x65", "5.0": "0+100x90", "+Inf": "0+100x90"}),
+        NEVER,
+    ),
+    "five questions of the guard without an answer": (
+        "LitestreamHookGuardErrors",
+        {LOOKUPS: "0x9 5x60"},
+        {"9m": False, "10m": True, "30m": False},
+    ),
+    "two questions of the guard without an answer": ("LitestreamHookGuardErrors", {LOOKUPS: "0x9 2x90"}, NEVER),
     "no webhook at all": ("LitestreamHookDown", {}, {"4m": False, "6m": True}),
     "a webhook that is never ready": ("LitestreamHookDown", {READY: "0x20"}, {"4m": False, "6m": True}),
     "a webhook that is ready": ("LitestreamHookDown", {READY: "1x20"}, {"4m": False, "19m": False}),
     "one fault of the webhook": ("LitestreamHookErrors", {ERRORS: "0x5 1x60"}, {"5m": False, "7m": True, "30m": False}),
     "a certificate that ends": (
         "LitestreamHookCertificateExpires",
-        {f'{EXPIRY}{{namespace="a", pod="p"}}': f"{9 * 24 * 3600}x{3 * DAY}"},
-        {f"{2 * DAY - 10}m": False, f"{2 * DAY + 25}m": False, f"{2 * DAY + 35}m": True},
+        {f'{EXPIRY}{{namespace="a", pod="p"}}': f"{7 * 24 * 3600 + 20 * 60}x90"},
+        {"15m": False, "45m": False, "55m": True},
     ),
     "a certificate that one replica has not picked up": (
         "LitestreamHookReplicasDisagree",
@@ -497,7 +570,6 @@ def test_alerts_wait_as_long_as_they_should(case: str, tmp_path: Path) -> None:
 
 
 # Series (one value in 30 seconds), and the whole minutes that the panel shows.
-UP = 'up{namespace="a", pod="p", container="litestream-hook-replicate"}'
 SINCE_THE_LAST_UPLOAD: dict[str, tuple[dict[str, str], dict[str, int | None]]] = {
     "an upload in every scrape": ({UP: "1x40", PUT: "1+30x40"}, {f"{minute}m": 0 for minute in range(1, 20)}),
     "uploads that end after twenty minutes": (
@@ -595,6 +667,10 @@ def test_panels_do_not_overlap() -> None:
 def test_the_readme_says_what_to_do_about_each_alert() -> None:
     table = (ROOT / "README.md").read_text().split("### Monitoring")[1].split("\n### ")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(ALERTS)
+
+
+def test_every_alert_is_seen_to_wait_and_to_fire() -> None:
+    assert {alert for alert, _, moments in IN_TIME.values() if set(moments.values()) == {False, True}} == ALERTS.keys()
 
 
 def test_every_alert_has_a_severity_a_summary_and_a_description() -> None:
