@@ -72,7 +72,7 @@ demo: setup containers ## Show the whole promise with a real Litestream and a re
 	@$(BIN)/python -m tests.demo
 
 durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite the README's table (takes a while)
-	@DURABILITY=full $(BIN)/python -m pytest --quiet --no-header --capture=no --update tests/durability
+	@DURABILITY=full $(BIN)/python -m pytest --quiet --no-header -n 2 --update tests/durability
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods
 	@$(BIN)/python -m tests.bench

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 KEY = "durability"
 TICK_SECONDS = 1.0
 
-_measured: list[Row] = []
+_measured: dict[str, list[Row]] = {}  # by the test's node id
+_order: list[str] = []  # of the tests; pytest-xdist may end them in another
 
 
 @pytest.fixture(scope="session")
@@ -46,66 +48,68 @@ def measure(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Way], Row
     request.node.user_properties.append((KEY, [row.record() for row in made]))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _order.extend(item.nodeid for item in session.items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
+    _order[:] = ids
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "teardown":
         for key, records in report.user_properties:
             if key == KEY and isinstance(records, list):
-                _measured.extend(Row.of(record) for record in records)
+                _measured[report.nodeid] = [Row.of(record) for record in records]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     if not _measured:
         return
-    made = table(_measured)
+    made = table([row for nodeid in sorted(_measured, key=_order.index) for row in _measured[nodeid]])
     terminalreporter.section("rows lost and kept")
     terminalreporter.line(made)
-    if FULL and exitstatus == pytest.ExitCode.OK and config.getoption("--update"):
+    whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
+    if FULL and whole and exitstatus == pytest.ExitCode.OK and config.getoption("--update"):
         README.write_text(written(README.read_text(), made))
         terminalreporter.line("README.md has this table now")
 
 
 class Progress:
-    """Tells what is played, how far that is, and for how long it has been going on."""
+    """Tells which scenarios begin and what they measured, and on a terminal how long it has been going on."""
 
     def __init__(self, terminal: pytest.TerminalReporter) -> None:
-        self._terminal, self._began = terminal, time.monotonic()
-        self._total = self._done = self._shown = 0
-        self._over = threading.Event()
+        self._terminal, self._began, self._done = terminal, time.monotonic(), 0
+        if terminal.isatty:
+            threading.Thread(target=self._tick, daemon=True).start()
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._total = len(session.items)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._tell(nodeid.rpartition("::")[2])
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    @pytest.hookimpl(trylast=True)  # after the rows have been taken from the report
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "teardown":
+            return
         self._done += 1
-        self._shown = len(_measured)
-        over = threading.Event()
-        ticking = threading.Thread(target=self._tick, args=(item.name, over), daemon=True)
-        if self._terminal.isatty:
-            ticking.start()
-        else:
-            self._terminal.write_line(self._line(item.name))
-        result = yield
-        over.set()
-        if ticking.is_alive():
-            ticking.join()
-        for row in _measured[self._shown :]:
-            name = f"{row.scenario}, {'-'.join(row.way)}"
-            self._terminal.write_line(self._line(f"{name}: {row.lost} of {row.acknowledged} lost"))
-        return result
+        for row in _measured.get(report.nodeid, ()):
+            self._tell(f"{row.scenario}, {'-'.join(row.way)}: {row.lost} of {row.acknowledged} lost")
 
     def _line(self, text: str) -> str:
-        return f"{time.monotonic() - self._began:6.0f} s  {self._done}/{self._total}  {text}"
+        return f"{time.monotonic() - self._began:6.0f} s  {self._done}/{len(_order)}  {text}"
 
-    def _tick(self, name: str, over: threading.Event) -> None:
-        while not over.wait(TICK_SECONDS):
-            self._terminal.rewrite(self._line(name)[:100], erase=True)
+    def _tell(self, text: str) -> None:
+        self._terminal.write_line(self._line(text))
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(TICK_SECONDS)
+            self._terminal.rewrite(self._line("..."), erase=True)
             self._terminal.flush()
-        self._terminal.rewrite("", erase=True)
 
 
 @pytest.hookimpl(trylast=True)  # once there is a terminal reporter
 def pytest_configure(config: pytest.Config) -> None:
     terminal = config.pluginmanager.getplugin("terminalreporter")
-    if FULL and terminal is not None:
+    if FULL and terminal is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(terminal), "durability-progress")
