@@ -70,7 +70,7 @@ ANNOTATIONS = (
     Annotation("snapshot-interval", "12h", values.duration, "how often a snapshot is taken"),
     Annotation("retention", "168h", values.duration, "how long snapshots are kept"),
     Annotation("cpu-request", "20m", values.cpu, "CPU request of the sidecar and of a restore"),
-    Annotation("cpu-limit", None, values.cpu, "CPU limit of the sidecar and of a restore"),
+    Annotation("cpu-limit", None, values.cpu, "CPU limit of every injected container"),
     Annotation("memory-request", "64Mi", values.size, "memory request of the sidecar and of a restore"),
     Annotation("memory-limit", "256Mi", values.size,
                "memory limit of the sidecar and of a restore; Go's garbage collector is told of it"),

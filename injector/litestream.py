@@ -114,7 +114,7 @@ def can_list(settings: Settings) -> bool:
 
 def tells_shell(settings: Settings) -> bool:
     """Whether the image's tag is one of Litestream's own, which tells if the image has a shell."""
-    return bool(re.match(r"v?0\.\d+\.\d+(-scratch)?$", settings.image.tag or ""))
+    return bool(re.fullmatch(r"v?0\.[0-9]+(\.[0-9]+)?(-scratch)?", settings.image.tag or ""))
 
 
 def probe(settings: Settings) -> list[str] | None:

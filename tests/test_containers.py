@@ -122,6 +122,7 @@ def test_what_an_image_can_t_do_or_does_not_tell_is_warned_of(annotations: dict[
         {},
         {"first_sync": "wait"},
         {"image": "litestream/litestream:v0.5.17"},
+        {"image": "litestream/litestream:0.5"},
         {"image": "example.com/litestream:mine", "first_sync": "background"},
     ],
 )
