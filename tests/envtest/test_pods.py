@@ -33,8 +33,7 @@ def calls(cluster: Cluster, webhook: str) -> int:
 def test_an_annotated_pod_is_stored_injected(cluster: Cluster, namespace: str) -> None:
     stored = cluster.create(pods.pod("app"), namespace)
     assert pods.names(stored, "containers") == ["app"]
-    sidecar = stored["spec"]["initContainers"][-1]
-    assert sidecar["name"] == "litestream-hook-replicate"
+    (sidecar,) = (one for one in pods.injected(stored) if one["name"] == "litestream-hook-replicate")
     assert sidecar["restartPolicy"] == "Always"
     assert stored["metadata"]["labels"][f"{GROUP}/replicates"] == "true"
     databases = json.dumps(json.loads(stored["metadata"]["annotations"][STATUS]))
