@@ -37,7 +37,8 @@ test: setup containers ## Run every test that this machine can run; ends with wh
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/durability
+	$(BIN)/python -m pytest -n 2 tests/durability
 
 test-apiserver: setup ## Run the tests that need a real API server, from the folder in KUBEBUILDER_ASSETS
 	@test -n "$$KUBEBUILDER_ASSETS" || { echo 'set KUBEBUILDER_ASSETS first, for instance:' \

@@ -1,7 +1,6 @@
 """How the suite is run: fast tests first, and no test skipped in silence."""
 
 import os
-from collections.abc import Generator
 
 import pytest
 
@@ -32,12 +31,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what was skipped, here or in a process of pytest-xdist."""
     if report.skipped and not hasattr(report, "wasxfail"):
-        _skipped[item.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return report
+        _skipped[report.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
