@@ -76,6 +76,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
             "names more databases than one Litestream config can hold: use fewer, or shorter paths",
         )
     if earlier:
+        # Pods of earlier versions have no check (and nothing that waits): they get it, and are not denied for it.
         expected = [item["name"] for item in [*first, sidecar, *added] if item["name"] != containers.CHECK]
         present = _names(spec, "initContainers", "containers", "volumes")
         status.check(own[STATUS], earlier, replicas, expected, present, findings)

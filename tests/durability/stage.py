@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.podrunner.s3 import S3
 
 Object = dict[str, Any]
+SCENARIO = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]  # what each test of one is
 FULL = os.environ.get("DURABILITY") == "full"  # as often and in as many ways as the README's numbers say
 DATABASE = "/data/app.db"
 APPLICATION = "app"

@@ -10,6 +10,7 @@ from tests.durability.stage import (
     FULL,
     NATIVE_03,
     NATIVE_05,
+    SCENARIO,
     WAYS,
     Row,
     Stage,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.podrunner.s3 import S3
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 TIMES = 20 if FULL else 3
 # Rows, at 100 a second, that a kill takes on average: half an interval, the upload, and what a busy machine is late by.
 ALLOWED = {"1s": 120, "200ms": 45}

@@ -12,6 +12,7 @@ from tests.durability.stage import (
     FULL,
     NATIVE_03,
     NATIVE_05,
+    SCENARIO,
     Row,
     Stage,
     Way,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.podrunner.s3 import S3
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 TIMES = 10 if FULL else 2
 
 

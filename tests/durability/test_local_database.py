@@ -15,6 +15,7 @@ from tests.durability.stage import (
     CONTAINER_05,
     NATIVE_03,
     NATIVE_05,
+    SCENARIO,
     USER,
     Row,
     Stage,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.podrunner.s3 import S3
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 ELSEWHERE = 1_000_000
 CAN_TELL, CAN_T_TELL = (NATIVE_05, CONTAINER_05), (NATIVE_03, CONTAINER_03)
 

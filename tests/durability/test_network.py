@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from injector.containers import REPLICATE
 from tests.durability.stage import (
     GRACE_SECONDS,
     NATIVE_05,
+    SCENARIO,
     Row,
     Stage,
     Way,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.podrunner.s3 import S3
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 SLOW_SECONDS = 1.5  # that every piece of data takes, there and back
 
 

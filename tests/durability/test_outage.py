@@ -15,6 +15,7 @@ from tests.durability.stage import (
     GRACE_SECONDS,
     NATIVE_03,
     NATIVE_05,
+    SCENARIO,
     SECRET,
     Row,
     Stage,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from tests.podrunner import Run
     from tests.podrunner.s3 import S3
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 OUTAGE_SECONDS = 20
 ALLOWED = 120  # rows, at 100 a second, that were not sent yet when S3 went away
 WAITS = f"{CHECK}|{FIRST_RESTORE}"  # which asks S3 first

@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.durability.stage import (
     APPLICATION,
     CONTAINER_05,
     NATIVE_03,
     NATIVE_05,
+    SCENARIO,
     Row,
     Stage,
     Way,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from tests.podrunner.s3 import S3
 
 ALLOWED = 200  # rows at 100 a second that the newest replicated state before a moment may lack
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 
 
 @ways(NATIVE_05, NATIVE_03)

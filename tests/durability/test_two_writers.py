@@ -7,8 +7,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from injector import server as serving
 from injector import webhook
 from tests import reviews, standin
@@ -16,6 +14,7 @@ from tests.durability.stage import (
     CONTAINER_05,
     FIRST_RESTORE,
     NATIVE_05,
+    SCENARIO,
     CorruptDatabase,
     Row,
     Stage,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from tests.podrunner.s3 import S3
     from tests.standin import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = SCENARIO
 NAMESPACE = "default"
 SECOND = 1_000_000  # the first row of the second writer: nobody else's number
 TOGETHER_SECONDS = 4
