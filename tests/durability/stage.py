@@ -210,16 +210,18 @@ def away(s3: S3) -> Iterator[None]:
         yield
     finally:
         s3.start()
-        for key in keys[:1]:
-            _wait_readable(s3, key)
+        _wait_usable(s3, keys[:1])
 
 
-def _wait_readable(s3: S3, key: str) -> None:
-    """Wait until an object can be read again: right after its start the server still looks for its volumes."""
+def _wait_usable(s3: S3, keys: Sequence[str]) -> None:
+    """Wait until objects can be read and written again: right after its start it has no volumes yet."""
+    reads = [("GET", f"/litestream/{urllib.parse.quote(key)}", None) for key in keys]
     deadline = time.monotonic() + START_SECONDS
-    while s3.request("GET", f"/litestream/{urllib.parse.quote(key)}").status != 200:
-        assert time.monotonic() < deadline, s3.log()[-2000:]
-        time.sleep(0.1)
+    for request in [*reads, ("PUT", "/litestream/usable", b"bytes" * 100_000)]:
+        while s3.request(*request).status != 200:
+            assert time.monotonic() < deadline, s3.log()[-2000:]
+            time.sleep(0.1)
+    s3.delete("litestream", "usable")
 
 
 def started(run: Run, row: Row, *, failures: int = 0) -> None:

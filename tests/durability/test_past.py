@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tests.podrunner.s3 import S3
 
+LATE = {"0.5.17": 1, "0.3.13": 100}  # rows: Litestream 0.3 goes by S3's times, which are whole seconds
 ALLOWED = 200  # rows at 100 a second that the newest replicated state before a moment may lack
 pytestmark = SCENARIO
 
@@ -48,7 +49,7 @@ def test_another_workload_starts_from_a_moment_and_keeps_its_own_rows_from_then_
     with Stage(way, s3, annotations={"restore-from": source, "restore-timestamp": moment}) as stage:
         run = stage.start()
         first = write(run, row, 100)
-        assert first <= seen + 1, "the copy has rows that came after the moment"
+        assert first <= seen + LATE[way.litestream], "the copy has rows that came after the moment"
         row.count(range(1, 301), range(1, first + 1))
         assert row.lost <= ALLOWED, row
         row.count([number for number in end(run, row) if number > first], unbroken(stage.restored(row)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -199,8 +200,8 @@ class S3:
         """Take an object away."""
         self._good("DELETE", f"/{bucket}/{urllib.parse.quote(key)}")
 
-    def request(self, method: str, path: str) -> Answer:
-        """A signed request without a body (curl signs it); S3Error if the server can't be reached."""
+    def request(self, method: str, path: str, content: bytes | None = None) -> Answer:
+        """A signed request (curl signs it), with or without a body; S3Error if the server can't be reached."""
         command = [
             "curl",
             "--silent",
@@ -217,6 +218,11 @@ class S3:
         settings = f'user = "{self.keys.access}:{self.keys.secret}"\n'
         with tempfile.TemporaryDirectory() as directory:
             body = Path(directory, "body")
+            if content is not None:
+                sent = Path(directory, "sent")
+                sent.write_bytes(content)
+                digest = hashlib.sha256(content).hexdigest()
+                command += ["--header", f"x-amz-content-sha256: {digest}", "--data-binary", f"@{sent}"]
             done = subprocess.run(
                 [
                     *command,
