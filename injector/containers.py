@@ -128,15 +128,17 @@ def replicate(
     native = settings.sidecar == "native"
     if native:
         container["restartPolicy"] = "Always"
-    seconds = max(application_grace, litestream.SEEN_SECONDS)
     if native and litestream.can_list(settings):
+        # As long as the application may end and the final syncs may take, which leave out what was not seen.
+        seconds = application_grace + len(replicas) * litestream.FINAL_SYNC_SECONDS
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SEEN]}}}
         container["env"] += [
             {"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)},
             {"name": "LITESTREAM_SECONDS", "value": str(seconds)},
         ]
     else:
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": litestream.SEEN_SECONDS if native else seconds}}}
+        seconds = litestream.SEEN_SECONDS if native else max(application_grace, litestream.SEEN_SECONDS)
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}
     if settings.metrics_port is not None:
         container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
     if (command := litestream.probe(settings)) is not None:

@@ -82,8 +82,8 @@ def test_a_socket_and_a_binary_have_one_name_in_config_probes_and_scripts() -> N
     assert f"{litestream.BINARY} ltx" in wait
 
 
-@pytest.mark.parametrize(("grace", "seconds"), [(None, "30"), (0, "2"), (1, "2"), (600, "600")])
-def test_litestream_may_look_for_new_databases_as_long_as_the_application_may_end(
+@pytest.mark.parametrize(("grace", "seconds"), [(None, "60"), (0, "30"), (600, "630")])
+def test_litestream_may_look_for_new_databases_as_long_as_its_final_sync_may_take(
     grace: int | None, seconds: str
 ) -> None:
     sidecar = ours(reviews.pod({"terminationGracePeriodSeconds": grace}))["litestream-hook-replicate"]

@@ -35,6 +35,9 @@ def test_a_server_can_hang_be_slow_and_be_gone() -> None:
     with S3(buckets=("one", "two")) as s3:
         assert s3.request("PUT", "/one/a%20key").status < 300
         assert s3.list_keys("one") == ["a key"]
+        assert s3.request("PUT", "/two/content", b"some bytes").status < 300
+        assert s3.get("two", "content") == b"some bytes"
+        s3.delete("two", "content")
         assert (s3.list_keys("one", "b"), s3.list_keys("two")) == ([], [])
         with pytest.raises(S3Error, match="404"):
             s3.list_keys("three")
