@@ -203,13 +203,13 @@ def check(
 
 def _check_image(asked: Settings, storage: Storage, findings: Findings) -> None:
     """What the image can't do, or does not say that it can."""
-    wants = asked.first_sync == "wait" and bool(set(asked.path) - storage.lasting) and asked.sidecar == "native"
-    if "first-sync" in asked.given and asked.first_sync == "wait" and not (wants and litestream.can_list(asked)):
+    waiting = containers.waiting(asked, asked.path, storage)
+    if "first-sync" in asked.given and asked.first_sync == "wait" and not waiting:
         findings.warn(
             f"{findings.key('first-sync')} has no effect here: it needs a volume that ends with the Pod, a native "
             "sidecar, and Litestream 0.5.8 or newer in an image with a shell"
         )
-    if litestream.can_list(asked) and not litestream.tells_shell(asked) and (wants or storage.lasting):
+    if litestream.can_list(asked) and not litestream.tells_shell(asked) and (waiting or storage.lasting):
         findings.warn(
             f"{findings.key('image')}: the tag does not tell whether the image has a shell, which "
             f"{containers.CHECK} and {containers.FIRST_SYNC} need: use litestream/litestream:0.5.17 if they can't start"

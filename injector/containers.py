@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,17 +73,12 @@ def checks(
 
     It also notes what is about to be restored, for `first_syncs`.
     """
-    waiting = _waiting(settings, replicas, storage)
-    checked = [database for database in replicas if database in storage.lasting or database in waiting]
+    noted = waiting(settings, replicas, storage)
+    checked = [database for database in replicas if database in storage.lasting or database in noted]
     if not checked or settings.restore == "off" or not litestream.can_list(settings):
         return []
-    container = _litestream(CHECK, [], checked, settings, storage, user, credentials)
-    del container["args"]
-    container["command"] = ["/bin/sh", "-eu", "-c", scripts.CHECK]
-    container["env"] += [
-        {"name": "LITESTREAM_DATABASES", "value": "\n".join(checked)},
-        {"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"},
-    ]
+    container = _script(CHECK, scripts.CHECK, checked, settings, storage, user, credentials)
+    container["env"].append({"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"})
     return [container]
 
 
@@ -161,22 +156,19 @@ def first_syncs(
     settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User, credentials: Credentials
 ) -> list[Object]:
     """The container that holds the application back until restored databases are in their replicas again."""
-    waiting = _waiting(settings, replicas, storage)
-    if not waiting:
+    databases = waiting(settings, replicas, storage)
+    if not databases:
         return []
-    container = _litestream(FIRST_SYNC, [], waiting, settings, storage, user, credentials)
-    del container["args"]
-    container["command"] = ["/bin/sh", "-eu", "-c", scripts.FIRST_SYNC]
-    container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(waiting)})
+    container = _script(FIRST_SYNC, scripts.FIRST_SYNC, databases, settings, storage, user, credentials)
     # It runs beside the sidecar, so what it asks for comes on top of that.
     container["resources"] = _small(settings, "32Mi", "64Mi")
     return [container]
 
 
-def _waiting(settings: Settings, replicas: Mapping[str, str], storage: Storage) -> list[str]:
+def waiting(settings: Settings, databases: Iterable[str], storage: Storage) -> list[str]:
     """Databases whose first sync the application waits for: not those that outlive the Pod."""
     waits = settings.first_sync == "wait" and settings.sidecar == "native" and litestream.can_list(settings)
-    return [database for database in replicas if waits and database not in storage.lasting]
+    return [database for database in databases if waits and database not in storage.lasting]
 
 
 @dataclass(frozen=True)
@@ -214,6 +206,23 @@ def _litestream(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(storage, databases), *credentials.mounts],
     }
+
+
+def _script(
+    name: str,
+    script: str,
+    databases: Sequence[str],
+    settings: Settings,
+    storage: Storage,
+    user: User,
+    credentials: Credentials,
+) -> Object:
+    """A container of Litestream's image that runs a script over databases instead."""
+    container = _litestream(name, [], databases, settings, storage, user, credentials)
+    del container["args"]
+    container["command"] = ["/bin/sh", "-eu", "-c", script]
+    container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(databases)})
+    return container
 
 
 def _small(settings: Settings, request: str, limit: str) -> Object:
