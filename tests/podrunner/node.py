@@ -56,9 +56,10 @@ class Node:
 
     def __enter__(self) -> Self:
         sweep()
-        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        with _nobody_sweeps():
+            self.directory = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+            self._lock = _locked(self.directory)
         self.directory.chmod(0o755)
-        self._lock = _locked(self.directory)
         mounts.tmpfs(self.directory / "memory", mode=0o755)
         return self
 
@@ -119,10 +120,11 @@ class Node:
 
 def sweep() -> None:
     """Take away what nodes left whose process was killed before it could."""
-    for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
-        with _abandoned(directory) as abandoned:
-            if abandoned:
-                remove(directory)
+    with _nobody_sweeps():
+        for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
+            with _abandoned(directory) as abandoned:
+                if abandoned:
+                    remove(directory)
 
 
 def remove(directory: Path) -> None:
@@ -171,6 +173,17 @@ def _locked(directory: Path) -> int:
     lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock
+
+
+@contextlib.contextmanager
+def _nobody_sweeps() -> Iterator[None]:
+    """Wait for other sweeps and keep them off: one would take a directory that is not locked yet for abandoned."""
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,11 @@ from tests.podrunner.node import sweep
 from tests.podrunner.runc import CGROUPS, Life
 from tests.podrunner.specs import UNTIL_TERM, container, pod, sidecar
 
+ROOT = Path(__file__).parents[2]
+
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
 
+SWEEPS = "from tests.podrunner.node import sweep; sweep()"
 LEAVES = """
 import sys
 from tests.podrunner import Node
@@ -72,7 +77,7 @@ def test_what_a_killed_process_leaves_is_swept_by_the_next_node(forgotten: bool)
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     ) as test:
         assert test.stdout is not None
         directory, pid = test.stdout.readline().split()
@@ -89,3 +94,20 @@ def test_what_a_killed_process_leaves_is_swept_by_the_next_node(forgotten: bool)
         pass
     assert left(Path(directory)) == []
     assert not alive(int(pid))
+
+
+def test_a_node_that_just_begins_is_not_swept_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = tempfile.mkdtemp
+    sweeps: list[subprocess.Popen[bytes]] = []
+
+    def make_while_another_sweeps(prefix: str) -> str:
+        made = make(prefix=prefix)
+        sweeps.append(subprocess.Popen([sys.executable, "-c", SWEEPS], cwd=ROOT))
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for this node
+            sweeps[-1].wait(2)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_while_another_sweeps)
+    with Node() as node:
+        assert sweeps[0].wait(10) == 0
+        assert (node.directory / "memory").is_mount()
