@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 START_SECONDS = 60
+PROBE = "usable"  # an object that is there for a moment
 ATTEMPTS = 3
 PORTS = [
     "master.port",
@@ -78,7 +79,7 @@ class S3:
     """
 
     def __init__(self, *, buckets: tuple[str, ...] = ("litestream",), keys: Keys = KEYS) -> None:
-        self.keys, self._buckets = keys, buckets
+        self.keys, self._asked, self._buckets = keys, buckets, list[str]()
         self.secret = {"AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret}
         self._directory = Path()
         self._ports: dict[str, int] = {}
@@ -88,7 +89,7 @@ class S3:
         self._directory = Path(tempfile.mkdtemp(prefix="s3-"))
         try:
             self._start_somewhere()
-            for bucket in self._buckets:
+            for bucket in self._asked:
                 self.create_bucket(bucket)
         except BaseException:
             self.__exit__(None, None, None)
@@ -115,7 +116,7 @@ class S3:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it (again), on the same ports and with the same data; S3Error if it does not answer in time."""
+        """Start it (again), on the same ports and with the same data; S3Error if it can't be used in time."""
         identity = {"accessKey": self.keys.access, "secretKey": self.keys.secret}
         identities = {"identities": [{"name": "test", "credentials": [identity], "actions": ["Admin"]}]}
         (self._directory / "identities.json").write_text(json.dumps(identities))
@@ -150,6 +151,8 @@ class S3:
                 self.stop()
                 raise S3Error(f"the S3 server does not answer:\n{self.log()[-2000:]}")
             time.sleep(0.1)
+        for bucket in self._buckets:
+            self._wait_usable(bucket)
 
     def stop(self) -> None:
         """Kill it: its port refuses connections from then on."""
@@ -176,8 +179,10 @@ class S3:
         return (self._directory / "log").read_text(errors="replace")
 
     def create_bucket(self, bucket: str) -> None:
-        """Make a bucket; S3Error if that fails."""
+        """Make a bucket that can be written to; S3Error if that fails."""
         self._good("PUT", f"/{bucket}")
+        self._buckets.append(bucket)
+        self._wait_usable(bucket)
 
     def list_keys(self, bucket: str, prefix: str = "") -> list[str]:
         """The keys of the objects whose key starts with `prefix`, sorted."""
@@ -244,8 +249,26 @@ class S3:
                 raise S3Error(done.stderr.strip())
             return Answer(int(done.stdout), body.read_bytes() if body.exists() else b"")
 
-    def _good(self, method: str, path: str) -> bytes:
-        answer = self.request(method, path)
+    def _wait_usable(self, bucket: str) -> None:
+        """Wait until objects can be read and written: a server that answers may still have no volume for them."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self._usable(bucket):
+            if time.monotonic() > deadline:
+                raise S3Error(f"the S3 server can't be used:\n{self.log()[-2000:]}")
+            time.sleep(0.1)
+
+    def _usable(self, bucket: str) -> bool:
+        try:
+            for key in self.list_keys(bucket)[:1]:
+                self.get(bucket, key)
+            self._good("PUT", f"/{bucket}/{PROBE}", b"bytes" * 100_000)
+            self.delete(bucket, PROBE)
+        except S3Error:
+            return False
+        return True
+
+    def _good(self, method: str, path: str, content: bytes | None = None) -> bytes:
+        answer = self.request(method, path, content)
         if answer.status >= 300:
             raise S3Error(f"{method} {path}: {answer.status} {answer.body.decode(errors='replace')}")
         return answer.body

@@ -70,6 +70,7 @@ def test_a_server_can_hang_be_slow_and_be_gone() -> None:
             answers(s3.endpoint)
         s3.start()
         assert s3.list_keys("one") == ["a key"]
+        assert s3.request("PUT", "/two/content", b"some bytes").status == 200
         port = s3.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
