@@ -7,8 +7,6 @@ import itertools
 import os
 import shutil
 import sqlite3
-import time
-import urllib.parse
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -41,6 +39,7 @@ USER = 1000
 GRACE_SECONDS = 5  # of the application itself
 DRAIN_SECONDS = 2  # that it goes on writing after SIGTERM
 START_SECONDS = 120
+TOLD_CHARACTERS = 4000  # of a log, when a test fails
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; echo idle; while :; do sleep 0.1; done"]
 _numbers = itertools.count(1)
 
@@ -122,6 +121,7 @@ class Stage:
         self.annotations = dict(annotations or {})
         self.name = f"writer-{next(_numbers)}"
         self.claim = claim
+        self.runs: list[Run] = []
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -133,7 +133,17 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tell()
         self._open.close()
+
+    def _tell(self) -> None:
+        """Print what happened, which pytest shows if the test fails: events, Litestream's logs, the S3 server's."""
+        for run in self.runs:
+            print(*run.events, sep="\n")
+            for name in run.containers:
+                if name != APPLICATION:
+                    print(f"--- {name}", run.logs(name)[-TOLD_CHARACTERS:], sep="\n")
+        print("--- S3", self.s3.log()[-TOLD_CHARACTERS:], sep="\n")
 
     def pod(
         self,
@@ -179,7 +189,8 @@ class Stage:
     def start(self, **asked: Any) -> Run:
         """Start the injected Pod; see `pod` for what can be asked."""
         claims = {} if self.claim is None else {"claim": self.claim}
-        return self.node.start(reviews.injected(self.pod(**asked)), claims=claims)
+        self.runs.append(self.node.start(reviews.injected(self.pod(**asked)), claims=claims))
+        return self.runs[-1]
 
     def restored(self, row: Row, **asked: Any) -> set[int]:
         """The rows that a Pod on new volumes begins with, in all its databases together."""
@@ -204,24 +215,11 @@ def volume(folder: Path, name: str = "claim", user: int = USER) -> Path:
 @contextlib.contextmanager
 def away(s3: S3) -> Iterator[None]:
     """The S3 server is gone until the block ends: its port refuses connections."""
-    keys = s3.list_keys("litestream")
     s3.stop()
     try:
         yield
     finally:
         s3.start()
-        _wait_usable(s3, keys[:1])
-
-
-def _wait_usable(s3: S3, keys: Sequence[str]) -> None:
-    """Wait until objects can be read and written again: right after its start it has no volumes yet."""
-    reads = [("GET", f"/litestream/{urllib.parse.quote(key)}", None) for key in keys]
-    deadline = time.monotonic() + START_SECONDS
-    for request in [*reads, ("PUT", "/litestream/usable", b"bytes" * 100_000)]:
-        while s3.request(*request).status != 200:
-            assert time.monotonic() < deadline, s3.log()[-2000:]
-            time.sleep(0.1)
-    s3.delete("litestream", "usable")
 
 
 def started(run: Run, row: Row, *, failures: int = 0) -> None:
