@@ -52,6 +52,7 @@ def test_a_mesh_s_proxy_outlives_the_final_sync(s3: S3, way: Way, measure: Calla
         promised = end(run, row)
         ended = [event.container for event in run.events if "exit code" in event.what]
         assert ended[-2:] == [REPLICATE, "istio-proxy"]
+        assert run.containers["istio-proxy"].past[-1].exit_code == 0
         row.count(promised, unbroken(stage.restored(row, spec=spec)))
     assert row.lost == 0, row
 

@@ -178,7 +178,12 @@ def _put_python(root: Path) -> None:
     for name in ("python", "python3"):
         (root / "usr/local/bin" / name).symlink_to(interpreter)
     loaded = [interpreter, *(library / "lib-dynload").glob("*.so")]
-    for shared in _shared_libraries(loaded):
+    libraries = _shared_libraries(loaded)
+    # A thread that ends itself loads this one by its name, and takes the interpreter with it if it is missing.
+    libraries |= {
+        str(path) for path in {Path(shared).with_name("libgcc_s.so.1") for shared in libraries} if path.exists()
+    }
+    for shared in libraries:
         _copy(Path(shared), root, shared)
 
 
