@@ -65,7 +65,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    if not _measured:
+    if not _measured or hasattr(config, "workerinput"):  # a process of pytest-xdist knows its own tests only
         return
     made = table([row for nodeid in sorted(_measured, key=_order.index) for row in _measured[nodeid]])
     terminalreporter.section("rows lost and kept")
