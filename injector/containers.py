@@ -116,21 +116,23 @@ def replicate(
     """The sidecar.
 
     Before it ends it makes sure that it has seen every database (see `scripts.SEEN`). As an ordinary container it
-    sleeps while the application may still write.
+    sleeps before, while the application may still write.
     """
     arguments = litestream.replicate_arguments()
     container = _litestream(REPLICATE, arguments, list(replicas), settings, storage, user, credentials)
     native = settings.sidecar == "native"
     if native:
         container["restartPolicy"] = "Always"
-    if native and litestream.can_list(settings):
+    if litestream.can_list(settings):
         # As long as the application may end and the final syncs may take, which leave out what was not seen.
-        seconds = application_grace + len(replicas) * litestream.FINAL_SYNC_SECONDS
+        seconds = len(replicas) * litestream.FINAL_SYNC_SECONDS
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SEEN]}}}
         container["env"] += [
             {"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)},
-            {"name": "LITESTREAM_SECONDS", "value": str(seconds)},
+            {"name": "LITESTREAM_SECONDS", "value": str(application_grace + seconds if native else seconds)},
         ]
+        if not native:
+            container["env"].append({"name": "LITESTREAM_DRAIN_SECONDS", "value": str(application_grace)})
     else:
         seconds = litestream.SEEN_SECONDS if native else max(application_grace, litestream.SEEN_SECONDS)
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}

@@ -31,7 +31,8 @@ newer() {
 # the request that began it (db.go: BeginTx with the request's context), and the replica is corrupt from then on.
 
 # Litestream looks for new databases once a second, and its final sync leaves out one that it has not yet seen: without
-# this, a Pod that ends within a second of its start (a short Job) would lose every row.
+# this, a Pod that ends within a second of its start (a short Job) would lose every row. An ordinary sidecar first
+# lets the time go by in which the application may still write.
 SEEN = (
     _EACH
     + """
@@ -45,6 +46,7 @@ $1 [replicating] (last sync: never)
   return 1
 }
 
+sleep "${LITESTREAM_DRAIN_SECONDS:-0}"
 left=$LITESTREAM_SECONDS
 for database do
   [ -e "$database" ] || continue

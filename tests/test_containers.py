@@ -90,6 +90,12 @@ def test_litestream_may_look_for_new_databases_as_long_as_its_final_sync_may_tak
     assert {"name": "LITESTREAM_SECONDS", "value": seconds} in sidecar["env"]
 
 
+def test_an_ordinary_sidecar_begins_to_look_when_the_application_may_no_longer_write() -> None:
+    sidecar = ours(reviews.pod({"terminationGracePeriodSeconds": 7}, sidecar="container"))["litestream-hook-replicate"]
+    assert {"name": "LITESTREAM_DRAIN_SECONDS", "value": "7"} in sidecar["env"]
+    assert {"name": "LITESTREAM_SECONDS", "value": "30"} in sidecar["env"]
+
+
 def test_small_containers_have_a_cpu_limit_where_one_is_asked_for_as_a_quota_may_want_it() -> None:
     found = ours(reviews.pod(cpu_limit="5m", cpu_request="1m"))
     assert {container["resources"]["limits"]["cpu"] for container in found.values()} == {"5m"}

@@ -101,6 +101,17 @@ def test_the_hook_gives_up_in_time_when_litestream_does_not_answer(running: Lite
     assert time.monotonic() - began >= 2
 
 
+def test_the_hook_of_an_ordinary_sidecar_looks_when_the_application_has_written_its_last(running: Litestream) -> None:
+    running.start()
+    while not (running.folder / "litestream.sock").exists():
+        time.sleep(0.01)
+    hook = running.begin(scripts.SEEN, LITESTREAM_SECONDS="30", LITESTREAM_DRAIN_SECONDS="2")
+    time.sleep(1)
+    running.write()
+    hook.communicate(timeout=60)
+    assert (hook.returncode, bool(running.replicated())) == (0, True)
+
+
 def test_the_application_waits_for_a_transaction_that_was_not_there_before_the_restore(running: Litestream) -> None:
     running.write()
     running.start()
