@@ -105,7 +105,7 @@ class Stage:
     """A node until the `with` block ends, and a workload on it with a name, so a replica, of its own.
 
     Its Pods have one application; with `claim` its databases are on a PersistentVolumeClaim (a folder that outlives
-    the Pods), else on volumes that the webhook adds. `annotations` are those of all its Pods.
+    the Pods), else on volumes that the webhook adds. `annotations` are those of all its Pods; `page_cache` is a Node's.
     """
 
     def __init__(
@@ -116,25 +116,34 @@ class Stage:
         claim: Path | None = None,
         annotations: Mapping[str, str] | None = None,
         databases: Sequence[str] = (DATABASE,),
+        page_cache: int = 0,
     ) -> None:
         self.way, self.s3, self.databases = way, s3, databases
         self.annotations = dict(annotations or {})
         self.name = f"writer-{next(_numbers)}"
         self.claim = claim
+        self.page_cache = page_cache
         self.runs: list[Run] = []
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.node = self._open.enter_context(
-            Node(images={"application": application()}, secrets={SECRET: self.s3.secret}, back_off=1)
+            Node(
+                images={"application": application()},
+                secrets={SECRET: self.s3.secret},
+                back_off=1,
+                page_cache=self.page_cache,
+            )
         )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tell()
-        self._open.close()
+        try:
+            self._tell()
+        finally:
+            self._open.close()
 
     def _tell(self) -> None:
         """Print what happened, which pytest shows if the test fails: events, Litestream's logs, the S3 server's."""
@@ -188,8 +197,12 @@ class Stage:
 
     def start(self, **asked: Any) -> Run:
         """Start the injected Pod; see `pod` for what can be asked."""
+        return self.run(reviews.injected(self.pod(**asked)))
+
+    def run(self, injected: Object) -> Run:
+        """Start a Pod as the webhook returned it."""
         claims = {} if self.claim is None else {"claim": self.claim}
-        self.runs.append(self.node.start(reviews.injected(self.pod(**asked)), claims=claims))
+        self.runs.append(self.node.start(injected, claims=claims))
         return self.runs[-1]
 
     def restored(self, row: Row, **asked: Any) -> set[int]:
@@ -237,7 +250,7 @@ def write(run: Run, row: Row, count: int) -> int:
 
 def began(run: Run) -> int:
     """The last row that the application found when it started."""
-    log = run.wait_log(APPLICATION, "starting after ")
+    log = run.wait_log(APPLICATION, "starting after ", seconds=120)  # it may have to fill the database first
     return int(log.split("starting after ")[1].split()[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.podrunner.quantity import thousandths, whole
+from tests.podrunner.runc import V1
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,8 +72,12 @@ def config(
     cgroup: str,
     mounts: list[dict[str, Any]],
     resources: dict[str, Any],
+    page_cache: int = 0,
 ) -> dict[str, Any]:
-    """The config.json of a container whose network is the host's and whose other namespaces are its own."""
+    """The config.json of a container whose network is the host's and whose other namespaces are its own.
+
+    Where cgroup v1 counts page cache, `page_cache` bytes are added to the memory limit.
+    """
     capabilities = list(identity.capabilities)
     return {
         "ociVersion": "1.0.2",
@@ -97,7 +102,7 @@ def config(
             "cgroupsPath": cgroup,
             "resources": {
                 "devices": [{"allow": False, "access": "rwm"}],
-                **_limits(resources),
+                **_limits(resources, page_cache if V1 else 0),
             },
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
@@ -105,11 +110,11 @@ def config(
     }
 
 
-def _limits(resources: dict[str, Any]) -> dict[str, Any]:
+def _limits(resources: dict[str, Any], page_cache: int) -> dict[str, Any]:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     wanted: dict[str, Any] = {}
     if "memory" in limits:
-        wanted["memory"] = {"limit": whole(limits["memory"])}
+        wanted["memory"] = {"limit": whole(limits["memory"]) + page_cache}
     share = requests.get("cpu", limits.get("cpu"))
     cpu = {"shares": max(2, thousandths(share) * 1024 // 1000 if share is not None else 2)}
     if "cpu" in limits:

@@ -45,12 +45,16 @@ class Ended(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Where the containers of one Pod are made: directories on disk and in memory, cgroup, runc's state."""
+    """Where the containers of one Pod are made: directories on disk and in memory, cgroup, runc's state.
+
+    `page_cache`: bytes that cgroup v1 adds to their memory limits.
+    """
 
     directory: Path
     memory: Path
     state: Path
     cgroup: str
+    page_cache: int = 0
 
 
 class Container:
@@ -114,6 +118,7 @@ class Container:
                 _file(message, self.spec.get("terminationMessagePath") or "/dev/termination-log"),
             ],
             resources=self.spec.get("resources") or {},
+            page_cache=self.site.page_cache,
         )
         identifier = f"{self.site.cgroup.strip('/').replace('/', '-')}-{self.name}-{number}"
         life = Life(identifier, bundle, self.site.state, self._log(number), cgroup)

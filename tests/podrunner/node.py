@@ -35,7 +35,9 @@ class Node:
 
     `images` gives images to names besides those that `images.image` knows. `secrets` and `config_maps` are
     those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
-    before the second restart of a crashing container (a kubelet's 10).
+    before the second restart of a crashing container (a kubelet's 10). `page_cache` are bytes that cgroup v1 adds
+    to memory limits: it counts page cache and, unlike v2, lets written pages fill a limit, at which a container that
+    writes much can hold up every write to the disk for minutes.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Node:
         config_maps: Objects | None = None,
         token: str | None = None,
         back_off: float = 10.0,
+        page_cache: int = 0,
     ) -> None:
         self._images = dict(images or {})
         self.secrets, self.config_maps = dict(secrets or {}), dict(config_maps or {})
-        self._token, self._rhythm = token, Rhythm(back_off=back_off)
+        self._token, self._rhythm, self._page_cache = token, Rhythm(back_off=back_off), page_cache
         self._runs: list[Run] = []
         self.directory = Path()
         self._lock = -1
@@ -104,6 +107,7 @@ class Node:
                 self.directory / "memory" / place,
                 self.directory / "memory" / "runc",
                 f"/{self.directory.name}/{place}",
+                self._page_cache,
             ),
             Places(claims or {}, self.host, self._token),
             self._rhythm,
@@ -171,7 +175,11 @@ def _kill(pid: int) -> None:
 
 def _locked(directory: Path) -> int:
     lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
     return lock
 
 

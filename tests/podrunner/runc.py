@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CGROUPS = Path("/sys/fs/cgroup")
+V1 = (CGROUPS / "memory").is_dir()
 ENVIRONMENT = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
 START_SECONDS = 60
 REAP_SECONDS = 5
@@ -53,6 +54,7 @@ class Life:
         self.oom_killed = False
         self.rss_peak = self.memory_peak = 0
         self.finished = 0.0
+        self._watched = threading.Lock()  # held by whoever uses or closes the descriptor of its process
         self._process: int | None = None
         self._status = Path(os.devnull)
         self.started = time.monotonic()
@@ -87,11 +89,10 @@ class Life:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the container's first process; nothing if it has ended."""
-        if self._process is not None and not self.ended.is_set():
-            try:
-                signal.pidfd_send_signal(self._process, number)
-            except ProcessLookupError:
-                return
+        with self._watched:
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._process, number)
 
     def execute(self, arguments: Sequence[str], seconds: float) -> Output:
         """Run a command in the container as its user; exit code 124 and no output after `seconds`."""
@@ -108,17 +109,22 @@ class Life:
             try:
                 text, _ = runc.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
-                if pid_file.exists() and not self.ended.is_set():
-                    _kill(int(pid_file.read_text()))
-                # runc must reap what it started: a zombie would hold up the end of the whole container.
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    runc.communicate(timeout=REAP_SECONDS)
-                runc.kill()
-                runc.communicate()
+                self._end_command(runc, pid_file)
                 return Output(124, "")
             finally:
                 pid_file.unlink(missing_ok=True)
         return Output(runc.returncode, text.decode(errors="replace"))
+
+    def _end_command(self, runc: subprocess.Popen[bytes], pid_file: Path) -> None:
+        """Kill what runc executes, or is about to; runc reaps it: a zombie would hold up the container's end."""
+        deadline = time.monotonic() + REAP_SECONDS
+        while not pid_file.exists() and runc.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if pid_file.exists() and not self.ended.is_set():
+            _kill(int(pid_file.read_text()))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            runc.wait(REAP_SECONDS)
+        runc.kill()
 
     def _runc(self, command: str, *arguments: str) -> list[str]:
         log = str(self.bundle / "runc.log")
@@ -133,6 +139,10 @@ class Life:
             self._note_memory()
         os.close(descriptor)
         self.finished = time.monotonic()
+        with self._watched:
+            if self._process is not None:
+                os.close(self._process)
+            self._process = None
         self.exit_code = runc.wait()
         if not running:
             self.exit_code, self.error = START_ERROR, self._start_error()
