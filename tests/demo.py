@@ -143,7 +143,7 @@ def main() -> int:
         return 1
     start = time.monotonic()
     before, after = demonstrate(lambda text: print(f"{time.monotonic() - start:5.1f} s  {text}", flush=True))
-    lost = before - after
+    lost = max(0, before - after)  # a last row may be kept that the application had no time to tell of
     print(f"\nrows when the Pod was deleted: {before}\nrows when it was back:         {after}\nlost: {lost}")
     return 0 if lost == 0 else 1
 

@@ -11,4 +11,5 @@ def test_rows_written_before_a_pod_is_deleted_are_there_in_its_next_life() -> No
     steps: list[str] = []
     before, after = demo.demonstrate(steps.append)
     assert before >= demo.ROWS
-    assert after == before, "\n".join(steps)
+    # A row may be committed, and so kept, that the application had no time to tell of.
+    assert after in (before, before + 1), "\n".join(steps)

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 pytestmark = SCENARIO
 TIMES = 20 if FULL else 3
-# Rows, at 100 a second, that a kill takes on average: half an interval, the upload, and what a busy machine is late by.
-ALLOWED = {"1s": 120, "200ms": 45}
+# Rows, at 100 a second, that one kill may take and that kills may take on average: the ticks of Litestream's two
+# intervals (it looks, then it sends), the upload, and what a busy machine is late by.
+AT_MOST = {"1s": 209, "200ms": 120}
+ON_AVERAGE = {"1s": 120, "200ms": 45}
 
 
 @ways(NATIVE_05, NATIVE_03)
-@pytest.mark.parametrize("interval", ALLOWED)
+@pytest.mark.parametrize("interval", AT_MOST)
 def test_a_dead_node_takes_with_it_what_the_sync_interval_allows(
     s3: S3, way: Way, interval: str, measure: Callable[[str, Way], Row]
 ) -> None:
@@ -43,17 +45,20 @@ def test_a_dead_node_takes_with_it_what_the_sync_interval_allows(
         promised: list[int] = []
         for life in range(TIMES):
             run = stage.start()
-            first = write(run, row, 210 + 13 * life)  # at another moment of the interval each time
+            # At another moment of the interval each time, and more rows than may be lost: never may it be all.
+            first = write(run, row, AT_MOST["1s"] + 1 + 13 * life)
             if life:
                 row.count(promised, range(1, first + 1))
             promised = [number for number in die(run, row) if number > first]
         row.count(promised, unbroken(stage.restored(row)))
-    assert row.restored > 0
-    assert row.lost / TIMES <= ALLOWED[interval], row
+    assert max(row.losses) <= AT_MOST[interval], row
+    if FULL:  # a few kills have no average
+        assert row.lost / TIMES <= ON_AVERAGE[interval], row
 
 
 LARGE = 200  # MiB
 LIMIT = 256  # MiB, the default memory-limit
+PAGE_CACHE = 1 << 30
 WAITING = [(NATIVE_05, "wait")]  # no other way can
 NOT_WAITING = [(way, "background") for way in WAYS]
 
@@ -64,7 +69,7 @@ def test_a_large_database_is_restored_within_the_default_limits_and_waits_for_it
 ) -> None:
     waits = f"first-sync {first_sync}"
     row = measure(f"{LARGE} MiB: deleted, restored, and the node dies 3 s after the application is back, {waits}", way)
-    with Stage(way, s3, annotations={"first-sync": first_sync}) as stage:
+    with Stage(way, s3, annotations={"first-sync": first_sync}, page_cache=PAGE_CACHE) as stage:
         run = stage.start(arguments=["--fill", str(LARGE)])
         write(run, row, 100)
         promised = end(run, row)
@@ -76,6 +81,6 @@ def test_a_large_database_is_restored_within_the_default_limits_and_waits_for_it
     assert row.losses[0] == 0, row
     assert row.mebibytes < LIMIT, row
     if first_sync == "wait":
-        assert row.losses[1] <= ALLOWED["1s"], row
+        assert row.losses[1] <= AT_MOST["1s"], row
     elif way == NATIVE_05:
-        assert row.losses[1] > ALLOWED["1s"], "nothing has to wait for the first sync"
+        assert row.losses[1] > AT_MOST["1s"], "nothing has to wait for the first sync"
