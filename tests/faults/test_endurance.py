@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ ADMISSIONS = int(os.environ.get("ADMISSIONS", "10000"))  # `make endurance` send
 WARM_UP = 3000
 A_CONNECTION = 200
 GROWTH_BYTES = 6 * 2**20
+SETTLE_SECONDS = 30
 
 
 def requests() -> list[bytes]:
@@ -31,12 +33,26 @@ def requests() -> list[bytes]:
     return [b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
 
 
+def open_files(replica: Replica) -> int:
+    """How many files the webhook holds once it has closed its ends of the connections, which it does after us."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while replica.metric('litestream_hook_connections{port="https"}'):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    folder, last = Path(f"/proc/{replica.process.pid}/fd"), 0
+    while (count := len(list(folder.iterdir()))) != last:
+        assert time.monotonic() < end
+        last = count
+        time.sleep(0.05)
+    return count
+
+
 def held(replica: Replica) -> tuple[float, int, int]:
     """Resident bytes, open files and threads."""
-    process = Path(f"/proc/{replica.process.pid}")
-    threads = re.search(r"^Threads:\s*(\d+)$", (process / "status").read_text(), re.MULTILINE)
+    files = open_files(replica)
+    status = Path(f"/proc/{replica.process.pid}/status").read_text()
+    threads = re.search(r"^Threads:\s*(\d+)$", status, re.MULTILINE)
     assert threads is not None
-    files = len(list((process / "fd").iterdir()))
     return replica.metric("process_resident_memory_bytes"), files, int(threads[1])
 
 
