@@ -70,7 +70,7 @@ def test_many_admissions_leave_memory_files_and_threads_as_they_were(replica: Re
     before = held(replica)
     send(replica, ADMISSIONS)
     after = held(replica)
-    assert after[0] - before[0] < GROWTH_BYTES
+    assert 0 < after[0] < before[0] + GROWTH_BYTES
     assert after[1:] == before[1:]
     counted = replica.get("metrics")[1].splitlines()
     answered = sum(float(line.split()[1]) for line in counted if line.startswith("litestream_hook_requests_total"))
