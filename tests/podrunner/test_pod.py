@@ -138,7 +138,11 @@ def test_containers_are_restarted_with_growing_pauses(node: Node) -> None:
     ("policy", "code", "phase"), [("Never", 0, "Succeeded"), ("Never", 1, "Failed"), ("OnFailure", 0, "Succeeded")]
 )
 def test_a_pod_that_completes_ends_its_sidecars(node: Node, policy: str, code: int, phase: str) -> None:
-    run = node.start(pod(container(f"exit {code}"), init=(sidecar(UNTIL_TERM, "side"),), restartPolicy=policy))
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    # Before its trap is set, a container's first process ignores SIGTERM.
+    side = sidecar(UNTIL_TERM.replace("echo up", "touch /v/up"), "side", volumeMounts=mounts)
+    main = container(f"while ! test -e /v/up; do sleep 0.05; done; exit {code}", volumeMounts=mounts)
+    run = node.start(pod(main, init=(side,), restartPolicy=policy, volumes=[{"name": "v", "emptyDir": {}}]))
     result = run.wait_ended()
     run.delete()
     assert (result.phase, result.containers["main"].exit_code) == (phase, code)
