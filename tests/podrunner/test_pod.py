@@ -104,12 +104,19 @@ def test_a_failing_liveness_probe_restarts_its_container(node: Node) -> None:
 @pytest.mark.parametrize("kind", ["tcpSocket", "httpGet"])
 def test_probes_over_the_network_decide_whether_a_pod_is_ready(node: Node, kind: str) -> None:
     (port,) = free_ports(1)
-    serve = f"sleep 0.3; exec httpd -f -p 127.0.0.1:{port} -h /etc"
+    serve = f"while ! test -e /v/go; do sleep 0.05; done; exec httpd -f -p 127.0.0.1:{port} -h /etc"
     action: dict[str, Any] = {"port": "web"} | ({"path": "/passwd"} if kind == "httpGet" else {})
     ports = [{"containerPort": port, "name": "web"}]
-    run = node.start(pod(container(serve, ports=ports, readinessProbe={kind: action, "periodSeconds": 1})))
+    main = container(
+        serve,
+        ports=ports,
+        readinessProbe={kind: action, "periodSeconds": 1},
+        volumeMounts=[{"name": "v", "mountPath": "/v"}],
+    )
+    run = node.start(pod(main, volumes=[{"name": "v", "emptyDir": {}}]))
     wait_up(run)
     assert not run.containers["main"].ready
+    (run.volume("v") / "go").touch()
     run.wait_ready()
     run.delete(grace=0)
 
