@@ -74,9 +74,9 @@ def test_a_failing_init_container_fails_a_pod_that_never_restarts(node: Node) ->
 
 
 def test_a_sidecar_lets_the_next_start_once_its_startup_probe_passes(node: Node) -> None:
-    slow = f"sleep 0.5; touch /tmp/up; {UNTIL_TERM}"
-    probe = shell("test -e /tmp/up", periodSeconds=1, failureThreshold=30)
-    run = node.start(pod(container(UNTIL_TERM), init=(sidecar(slow, "side", startupProbe=probe),)))
+    second = "test -e /tmp/asked || { touch /tmp/asked; exit 1; }"
+    probe = shell(second, periodSeconds=1, failureThreshold=30)
+    run = node.start(pod(container(UNTIL_TERM), init=(sidecar(UNTIL_TERM, "side", startupProbe=probe),)))
     wait_up(run)
     run.delete()
     order(run, ("side", "startupProbe failed"), ("side", "startupProbe passed"), ("main", "runs"))
