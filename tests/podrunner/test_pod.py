@@ -187,8 +187,11 @@ def test_a_prestop_hook_runs_before_sigterm_and_uses_up_the_grace_period(node: N
     run = node.start(pod(hooked, sleeping))
     wait_up(run)
     run.delete()
-    order(run, ("main", "preStop"), ("main", "SIGTERM, 9 s left"), ("main", "Completed"))
-    order(run, ("sleeping", "preStop"), ("sleeping", "SIGTERM, 9 s left"), ("sleeping", "Completed"))
+    for name in ("main", "sleeping"):
+        order(run, (name, "preStop"), (name, "SIGTERM, "), (name, "Completed"))
+        (sent,) = (event.what for event in run.events if event.container == name and event.what.startswith("SIGTERM"))
+        # The hook's second, and what a busy machine adds to it.
+        assert sent in [f"SIGTERM, {left} s left" for left in (7, 8, 9)]
 
 
 def test_a_prestop_hook_that_does_not_end_leaves_two_seconds(node: Node) -> None:
