@@ -123,8 +123,8 @@ def filled(expression: str) -> str:
 class Sidecar:
     """A real Litestream that replicates two databases; nobody writes to the second one after its table."""
 
-    def __init__(self, folder: Path, name: str, endpoint: str, keys: Keys, release: str = "0.5.17") -> None:
-        self.name, self._release = name, release
+    def __init__(self, folder: Path, name: str, port: int, endpoint: str, keys: Keys, release: str) -> None:
+        self.name, self._port, self._release = name, port, release
         self._folder = folder / name
         self._folder.mkdir()
         self.databases = [self._folder / "busy.db", self._folder / "idle.db"]
@@ -134,7 +134,6 @@ class Sidecar:
             "AWS_ACCESS_KEY_ID": keys.access,
             "AWS_SECRET_ACCESS_KEY": keys.secret,
         }
-        (self._port,) = free_ports(1)
         replica = {
             "type": "s3",
             "bucket": "litestream",
@@ -307,8 +306,10 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
         s3 = stack.enter_context(S3())
         dark, dark_03, far = (stack.enter_context(Proxy(s3.port)) for _ in range(3))
 
+        ports = iter(free_ports(10))  # at once: a port that nobody listens on yet could be drawn twice
+
         def sidecar(name: str, endpoint: str = s3.endpoint, keys: Keys = s3.keys, release: str = "0.5.17") -> Sidecar:
-            made = Sidecar(folder, name, endpoint, keys, release)
+            made = Sidecar(folder, name, next(ports), endpoint, keys, release)
             stack.callback(made.kill)
             return made
 
