@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -365,10 +366,10 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
         gone.kill()
         faulty_api.api.faults.append(standin.Fault(status=500, times=1_000_000, resource="pods"))
         done = threading.Event()
-        for target in (trouble, slow_requests):
-            thread = threading.Thread(target=target, args=(replicas["faulty", "faulty-0"], done))
-            thread.start()
-            stack.callback(thread.join)
+        pool = stack.enter_context(ThreadPoolExecutor())
+        for ask in (trouble, slow_requests):
+            # What goes wrong in it is raised here, and not in whichever test runs at that moment.
+            stack.callback(pool.submit(ask, replicas["faulty", "faulty-0"], done).result)
         stack.callback(done.set)
         for restarts in range(3):
             # A life that Prometheus has not seen is no restart to it.
