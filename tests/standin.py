@@ -388,6 +388,7 @@ class Server(NamedTuple):
     folder: Path  # of the ServiceAccount
     host: str
     port: int
+    connections: list[ssl.SSLSocket]  # all that were accepted
 
     def cluster(self) -> Cluster:
         """The API as a process in the cluster finds it."""
@@ -447,21 +448,21 @@ def serving(folder: Path) -> Iterator[Server]:
             connection, address = super().get_request()
             connection.settimeout(30)
             wrapped = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-            open_connections.append(wrapped)
+            connections.append(wrapped)
             return wrapped, address
 
         def handle_error(self, *_: object) -> None:
             pass  # clients that went away
 
-    open_connections: list[ssl.SSLSocket] = []
+    connections: list[ssl.SSLSocket] = []
     listener = Listener(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield Server(api, folder, "127.0.0.1", listener.server_address[1])
+        yield Server(api, folder, "127.0.0.1", listener.server_address[1], connections)
     finally:
         listener.shutdown()
         listener.server_close()
-        for connection in open_connections:
+        for connection in connections:
             connection.close()
         thread.join()
