@@ -51,7 +51,7 @@ WAITS = f"{CHECK}|{FIRST_RESTORE}"  # which asks S3 first
 MANY = 1000  # failures of an init container that a test bears with
 
 
-@ways(NATIVE_05, CONTAINER_05)
+@ways(NATIVE_05)
 def test_an_outage_in_the_middle_of_a_life_costs_no_row(s3: S3, way: Way, measure: Callable[[str, Way], Row]) -> None:
     row = measure(f"S3 is away for {OUTAGE_SECONDS} s in the middle, deleted right after that", way)
     with Stage(way, s3) as stage:
