@@ -39,6 +39,7 @@ USER = 1000
 GRACE_SECONDS = 5  # of the application itself
 DRAIN_SECONDS = 2  # that it goes on writing after SIGTERM
 START_SECONDS = 120
+UNSENT = 209  # rows, at 100 a second, that one kill or outage may find not sent yet with a sync-interval of 1 s
 TOLD_CHARACTERS = 4000  # of a log, when a test fails
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; echo idle; while :; do sleep 0.1; done"]
 _numbers = itertools.count(1)
@@ -250,7 +251,7 @@ def write(run: Run, row: Row, count: int) -> int:
 
 def began(run: Run) -> int:
     """The last row that the application found when it started."""
-    log = run.wait_log(APPLICATION, "starting after ", seconds=120)  # it may have to fill the database first
+    log = run.wait_log(APPLICATION, "starting after ", seconds=START_SECONDS)  # it may have to fill the database first
     return int(log.split("starting after ")[1].split()[0])
 
 
