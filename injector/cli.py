@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from injector import __version__, manifests, options, replica, review, settings, shapes, workload
-from injector.annotations import group as group_of
-from injector.annotations import table
+from injector import __version__, manifests, options
+from injector.admission import review, workload
+from injector.admission.webhook import POD, malformed
+from injector.annotations import settings
+from injector.annotations.table import group as group_of
+from injector.annotations.table import table
 from injector.errors import BadReview, InvalidOptions, InvalidPod, Violation, quoted
 from injector.manifests import Document
 from injector.options import Options
-from injector.patch import Operation, diff
-from injector.pod import inject
-from injector.webhook import POD, malformed
+from injector.pod import replica, shapes
+from injector.pod.inject import inject
+from injector.pod.patch import Operation, diff
 
 FOUND, UNREADABLE = 1, 2  # exit codes: something is wrong with a Pod; with a file, an option or the call
 CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX")
@@ -99,7 +102,7 @@ def _run_annotations(parsed: argparse.Namespace, chosen: Options) -> int:
 
 
 def _run_serve(parsed: argparse.Namespace, chosen: Options) -> int:
-    from injector import server  # the other commands need neither an event loop nor TLS
+    from injector.serving import server  # the other commands need neither an event loop nor TLS
 
     return server.serve_reloading(chosen) if parsed.reload else server.serve(chosen)
 

@@ -40,8 +40,13 @@ class InvalidOptions(Exception):
     """The operator's options are wrong: every problem, one a line."""
 
 
+def escaped(text: str) -> str:
+    """A text without control characters: what is not printable stands escaped, as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
 def quoted(value: str, limit: int = 120) -> str:
     """A user's text for a message: in double quotes, control characters escaped, cut at `limit` characters."""
     cut = value if len(value) <= limit else value[: limit - 1] + "…"
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in cut)
+    plain = escaped(cut)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"' if plain == cut else '"' + plain + '"'

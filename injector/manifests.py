@@ -13,7 +13,7 @@ import ruamel.yaml
 import yaml
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from injector.patch import Operation
+from injector.pod.patch import Operation
 
 _SEPARATOR = re.compile(r"^---[ \t]*(?:#.*)?(?:\r?\n|\Z)", re.MULTILINE)
 _INDENTED_SEQUENCE = re.compile(

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from injector import values
-from injector.annotations import BY_KEY
 from injector.errors import InvalidOptions, quoted
 
-DEFAULT_IMAGE = BY_KEY["image"].default or ""
-INIT_IMAGE = BY_KEY["init-image"].default or ""
+DEFAULT_IMAGE = "litestream/litestream:0.5.17"
+INIT_IMAGE = "busybox:1.37"
 PROXIES = (
     "istio-proxy",
     "linkerd-proxy",
@@ -54,15 +53,6 @@ def _matching(pattern: str, right: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         if not re.fullmatch(pattern, value):
             raise ValueError(right)
-        return value
-
-    return read
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value not in choices:
-            raise ValueError("write " + " or ".join(choices))
         return value
 
     return read
@@ -125,12 +115,14 @@ OPTIONS = (
     Option(
         "GUARD_ON_ERROR",
         "deny",
-        _one_of("deny", "allow"),
+        values.one_of("deny", "allow"),
         "when the API can't be asked who else writes a replica",
     ),
     Option("REPLICA_PREFIX", "", _prefix, "first part of every replica path, such as the cluster's name"),
-    Option("LOG_FORMAT", "auto", _one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),
-    Option("LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "least severe level that is logged"),
+    Option("LOG_FORMAT", "auto", values.one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),
+    Option(
+        "LOG_LEVEL", "info", values.one_of("debug", "info", "warning", "error"), "least severe level that is logged"
+    ),
     Option("POD_NAMESPACE", "litestream-hook", _text, "namespace that the webhook runs in"),
     Option(
         "SERVICE_NAME",

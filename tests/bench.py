@@ -15,7 +15,8 @@ from typing import Any
 
 import jsonpatch
 
-from injector import GROUP, options, webhook
+from injector import GROUP, options
+from injector.admission import webhook
 from tests import reviews
 
 OPTIONS = options.read({})

@@ -7,7 +7,8 @@ from typing import Any
 
 import jsonpatch
 
-from injector import GROUP, options, webhook
+from injector import GROUP, options
+from injector.admission import webhook
 from injector.options import Options
 
 DEFAULTS = options.read({})

@@ -26,8 +26,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import httpx2
 import msgspec
 
-from injector import cluster
-from injector.cluster import Cluster, in_cluster
+from injector.cluster import client
+from injector.cluster.client import Cluster, in_cluster
 from injector.tls import certificate
 
 NAMESPACE = "litestream-hook"
@@ -379,7 +379,7 @@ class Direct(Cluster):
         answer = self.api.handle(Request(method, resource.path, headers, data))
         content = msgspec.json.encode(answer.body)
         if answer.status >= 300:
-            raise cluster._error(httpx2.Response(answer.status, content=content), verb, resource, verb)
+            raise client._error(httpx2.Response(answer.status, content=content), verb, resource, verb)
         return content
 
 

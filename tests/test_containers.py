@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from injector import litestream
+from injector.pod import litestream
 from tests import reviews
 
 Object = dict[str, Any]

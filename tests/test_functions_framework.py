@@ -10,7 +10,7 @@ import jsonpatch
 import pytest
 
 from injector import GROUP
-from injector.webhook import LARGEST_BODY
+from injector.admission.webhook import LARGEST_BODY
 from tests import demo, reviews
 
 pytestmark = pytest.mark.slow

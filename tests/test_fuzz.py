@@ -21,8 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from injector import GROUP, options, webhook
-from injector.annotations import ANNOTATIONS
+from injector import GROUP, options
+from injector.admission import webhook
+from injector.annotations.table import ANNOTATIONS
 from injector.errors import quoted
 from injector.tls import BadCertificate, certificate
 from tests.running import review, write_pair

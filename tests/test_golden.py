@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from injector import cli, workload
-from injector.annotations import ANNOTATIONS
+from injector import cli
+from injector.admission import workload
+from injector.annotations.table import ANNOTATIONS
 from tests import restricted, reviews, schemas
 
 HERE = Path(__file__).parent

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from injector import guard as module
-from injector.cluster import PodMetadata
-from injector.guard import Guard, Replica
+from injector.cluster import guard as module
+from injector.cluster.client import PodMetadata
+from injector.cluster.guard import Guard, Replica
 from tests import standin
 from tests.standin import Fault, Server
 

@@ -333,7 +333,7 @@ def test_the_image_holds_the_webhook_and_its_packages_only(image: Image) -> None
     own = {path.relative_to("/app").as_posix() for path in paths if path.parts[1] == "app" and path.suffix == ".py"}
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "injector").rglob("*.py")} | {"main.py"}
     assert own == expected
-    assert expected > {"injector/__init__.py", "injector/server.py"}
+    assert expected > {"injector/__init__.py", "injector/serving/server.py"}
     unwanted = {"pip", "setuptools", "wheel", "tests", "bin", ".git", ".cache", "pytest"}
     assert [path for path in paths if unwanted & set(path.parts)] == []
 

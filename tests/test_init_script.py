@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from injector import scripts
+from injector.pod import scripts
 
 pytestmark = pytest.mark.slow
 SHELLS = {"busybox": ["busybox", "sh"], "dash": ["dash"], "sh": ["/bin/sh"], "bash": ["bash", "--posix"]}

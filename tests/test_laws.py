@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from injector import GROUP, options, replica
-from injector.application import IDENTITY_VARIABLES
+from injector import GROUP, options
 from injector.errors import InvalidPod
-from injector.pod import inject
+from injector.pod import replica
+from injector.pod.inject import inject
+from injector.pod.target import IDENTITY_VARIABLES
 from tests import pods, reviews, schemas
 
 OPTIONS = options.read({})

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from injector import log, options
-from injector.webhook import Record
+from injector import options
+from injector.admission.webhook import Record
+from injector.serving import log
 
 Lines = Callable[[], list[str]]
 HOSTILE = 'a"\n{"level":"error"}\r\x1b[31m\u2028\u202e\x00\U0001f4a9'
@@ -87,7 +88,7 @@ def test_no_text_of_a_user_breaks_out_of_its_line(written: tuple[int, Lines], fo
 def test_a_line_has_a_bounded_length_and_stays_whole(written: tuple[int, Lines], form: str, text: str) -> None:
     configure(written[0], LOG_FORMAT=form)
     log.admission(Record("denied", "annotations", text, text, text, text, text), 0.001)
-    logging.getLogger("injector.guard").warning("Pod %s", text)
+    logging.getLogger("injector.cluster.guard").warning("Pod %s", text)
     lines = written[1]()
     assert len(lines) == 2
     for line in lines:

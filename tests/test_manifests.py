@@ -21,7 +21,10 @@ import pytest
 import yaml
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
-from injector import GROUP, __version__, cluster, metrics, options, webhook
+from injector import GROUP, __version__, options
+from injector.admission import webhook
+from injector.cluster.client import Cluster
+from injector.serving import metrics
 from injector.tls import certificate
 from tests import restricted, reviews, schemas
 
@@ -405,7 +408,7 @@ class RecordingApi(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[tuple[cluster.Cluster, set[Call]]]:
+def api(tmp_path: Path) -> Iterator[tuple[Cluster, set[Call]]]:
     """The code's own API client, and what it asks for."""
     calls: set[Call] = set()
     handler = type("Api", (RecordingApi,), {"calls": calls})
@@ -415,7 +418,7 @@ def api(tmp_path: Path) -> Iterator[tuple[cluster.Cluster, set[Call]]]:
     (tmp_path / "token").write_text("token")
     authority = certificate.make_ca("test", datetime.now(UTC))
     (tmp_path / "ca.crt").write_bytes(authority.certificate)
-    yield cluster.Cluster(f"http://127.0.0.1:{server.server_port}", tmp_path), calls
+    yield Cluster(f"http://127.0.0.1:{server.server_port}", tmp_path), calls
     server.shutdown()
     server.server_close()
     thread.join()
@@ -429,7 +432,7 @@ def placed(call: Call, objects: list[Object]) -> Call:
     return call._replace(namespace=call.namespace and names[call.namespace], name=call.name and names[call.name])
 
 
-async def every_call(api: cluster.Cluster) -> None:
+async def every_call(api: Cluster) -> None:
     """Everything that the code can ask the API for, with the names that it asks with in capitals."""
     secret = {"metadata": {"name": "SECRET"}}
     calls: dict[str, Callable[[], Awaitable[object]]] = {
@@ -440,7 +443,7 @@ async def every_call(api: cluster.Cluster) -> None:
         "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
         "list_pods": lambda: api.list_pods("ANY", "label=true"),
     }
-    public = {name for name, _ in inspect.getmembers(cluster.Cluster, inspect.iscoroutinefunction) if name[0] != "_"}
+    public = {name for name, _ in inspect.getmembers(Cluster, inspect.iscoroutinefunction) if name[0] != "_"}
     assert calls.keys() == public - {"close"}, "a call that this test does not know"
     for call in calls.values():
         await call()
@@ -449,7 +452,7 @@ async def every_call(api: cluster.Cluster) -> None:
 
 @pytest.mark.parametrize("name", ["self-signed", "skaffold", "blue self-signed"])
 def test_the_account_may_do_what_the_code_does_and_nothing_else(
-    folder: Path, api: tuple[cluster.Cluster, set[Call]], name: str
+    folder: Path, api: tuple[Cluster, set[Call]], name: str
 ) -> None:
     variant, _, plain = name.rpartition(" ")
     objects = blue(folder, plain) if variant else overlay(plain)
@@ -460,7 +463,7 @@ def test_the_account_may_do_what_the_code_does_and_nothing_else(
     assert {grant for grant in allowed if not any(grant.allows(call) for call in needed)} == set(), "unused"
 
 
-def test_with_mounted_certificates_the_account_may_only_look(api: tuple[cluster.Cluster, set[Call]]) -> None:
+def test_with_mounted_certificates_the_account_may_only_look(api: tuple[Cluster, set[Call]]) -> None:
     objects = overlay("cert-manager")
     client, calls = api
     asyncio.run(every_call(client))

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from injector import log, metrics
-from injector.webhook import Record
+from injector.admission.webhook import Record
+from injector.serving import log, metrics
 
 
 def value(name: str, **labels: str) -> float:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
-from injector import containers
+from injector.pod import containers
 from injector.tls import certificate
 from tests import prometheus, reviews, running, standin
 from tests.podrunner.images import litestream_binary

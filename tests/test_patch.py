@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from injector.patch import diff
+from injector.pod.patch import diff
 
 SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, 1.0, "", "a", "1", "~", "/", "~1"])
 KEYS = st.sampled_from(["", "a", "b", "name", "mountPath", "a/b", "~", "~1", "-", "0", "ü"])

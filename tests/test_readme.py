@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from injector import annotations, metrics, options
+from injector import options
+from injector.annotations import table as annotations
+from injector.serving import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from injector import GROUP, options, replica, settings
-from injector.replica import Identity
-from injector.settings import Findings
+from injector import GROUP, options
+from injector.annotations import settings
+from injector.annotations.findings import Findings
+from injector.pod import replica
+from injector.pod.replica import Identity
 
 Object = dict[str, Any]
 DATABASE = "/data/app.db"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector import litestream, scripts, volumes
+from injector.pod import litestream, scripts, volumes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from injector import options
-from injector.connection import SECONDS, Phase
 from injector.errors import InvalidOptions
+from injector.serving.connection import SECONDS, Phase
 from tests.running import NAME, ROOT, Replica, receive, review, running, write_pair
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 
-from injector import GROUP, options, settings
-from injector.annotations import ANNOTATIONS, Annotation
-from injector.settings import Findings, Settings
+from injector import GROUP, options
+from injector.annotations import settings
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
+from injector.annotations.table import ANNOTATIONS, Annotation
 
 OPTIONS = options.read({})
 DIGEST = "sha256:" + "0" * 64

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from injector import volumes
+from injector.pod import volumes
 from tests import reviews
 
 Object = dict[str, Any]

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from injector import GROUP, webhook
+from injector import GROUP
+from injector.admission import webhook
 from tests import reviews
 from tests.test_workload import RECREATE, workload
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from injector import options
-from injector.cluster import Cluster
+from injector.cluster.client import Cluster
 from injector.options import Options
 from injector.tls import Certificates
 from injector.tls.certificate import Pair, make_ca, make_leaf

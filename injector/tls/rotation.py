@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from injector.cluster import Cluster, ClusterError, Conflict, Object
+from injector.cluster.client import Cluster, ClusterError, Conflict, Object
 from injector.errors import quoted
 from injector.options import Options
 from injector.tls import source

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from injector.cluster import Object
+from injector.cluster.client import Object
 from injector.tls.certificate import BadCertificate, Pair, blocks, check_ca, issued_by
 
 CERTIFICATE, KEY = "tls.crt", "tls.key"

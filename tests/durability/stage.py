@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import pytest
 
 from injector import GROUP
-from injector.containers import REPLICATE, RESTORE
+from injector.pod.containers import REPLICATE, RESTORE
 from tests import reviews
 from tests.podrunner import Node
 from tests.podrunner.images import application

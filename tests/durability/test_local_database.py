@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector.containers import CHECK
+from injector.pod.containers import CHECK
 from tests.durability.stage import (
     CONTAINER_03,
     CONTAINER_05,

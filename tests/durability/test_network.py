@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from injector.containers import REPLICATE
+from injector.pod.containers import REPLICATE
 from tests.durability.stage import (
     GRACE_SECONDS,
     NATIVE_05,

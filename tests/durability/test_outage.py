@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector.containers import CHECK, REPLICATE
+from injector.pod.containers import CHECK, REPLICATE
 from tests.durability.stage import (
     APPLICATION,
     CONTAINER_05,

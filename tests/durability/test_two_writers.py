@@ -7,8 +7,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from injector import server as serving
-from injector import webhook
+from injector.admission import webhook
+from injector.serving import server as serving
 from tests import reviews, standin
 from tests.durability.stage import (
     CONTAINER_05,

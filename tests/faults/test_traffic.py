@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from injector import GROUP
-from injector.connection import PIPELINED
+from injector.serving.connection import PIPELINED
 from tests.faults.conftest import unharmed
 from tests.running import HASTY, Replica, review, running
 

@@ -19,24 +19,26 @@ import uvicorn
 import uvloop
 from uvicorn.supervisors import ChangeReload
 
-from injector import __version__, cluster, guard, log, metrics, tls
-from injector.listener import Listener
+from injector import __version__, tls
+from injector.admission.webhook import TEXT
+from injector.cluster import client, guard
+from injector.serving import function, log, metrics
+from injector.serving.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
+    from injector.admission.webhook import Guard
     from injector.options import Options
-    from injector.pod import Injection
-    from injector.webhook import Guard
+    from injector.pod.inject import Injection
 
     Routes = Mapping[str, Callable[[], tuple[int, str, bytes]]]
 
-MAIN: Final = Path(__file__).resolve().parent.parent / "main.py"
+PACKAGE: Final = Path(__file__).resolve().parent.parent
 CONNECTIONS: Final = 1000
 PROBE_CONNECTIONS: Final = 50
 OTHER_DESCRIPTORS: Final = 64  # files, sockets to the API server, the event loop's own
 RESTART_SECONDS: Final = 5.0
-TEXT: Final = "text/plain; charset=utf-8"
 
 
 class ListenError(Exception):
@@ -60,7 +62,7 @@ def serve(chosen: Options) -> int:
 
 def serve_reloading(chosen: Options) -> int:
     """Serve in a process of its own that is started anew whenever a Python file changes; for development."""
-    config = uvicorn.Config("main", reload=True, reload_dirs=[str(MAIN.parent)], log_level="warning")
+    config = uvicorn.Config("main", reload=True, reload_dirs=[str(PACKAGE)], log_level="warning")
     ChangeReload(config, target=functools.partial(_serve_anew, chosen), sockets=[]).run()
     return 0
 
@@ -73,10 +75,12 @@ def _serve_anew(chosen: Options, sockets: object) -> None:
 async def _serve(chosen: Options) -> None:
     stopping = asyncio.Event()
     _catch_signals(stopping)
-    api = cluster.in_cluster(os.environ)
+    api = client.in_cluster(os.environ)
     certificates = tls.open_certificates(chosen, api)
     readiness = functools.partial(_readiness, stopping, certificates)
-    app = functions_framework.aio.create_asgi_app("mutate", str(MAIN), "http")  # type: ignore[no-untyped-call]
+    app = functions_framework.aio.create_asgi_app_from_module(  # type: ignore[no-untyped-call]
+        "mutate", function.__file__, "http", function, function.__spec__
+    )
     app.state.options, app.state.guard = chosen, _guard(chosen, api)
     webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
     pages = [
@@ -145,7 +149,7 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def _guard(chosen: Options, api: cluster.Cluster | None) -> Guard | None:
+def _guard(chosen: Options, api: client.Cluster | None) -> Guard | None:
     """The single-writer guard as the webhook calls it, measured; None without a cluster."""
     asked = guard.Guard(api, chosen.guard_on_error, chosen.variant, metrics.guard_lookup)
     if api is None:

@@ -24,13 +24,15 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from injector import replica, review, settings, shapes, workload
-from injector.annotations import group
+from injector.admission import review, workload
+from injector.admission.review import Request
+from injector.annotations import settings
+from injector.annotations.table import group
 from injector.errors import BadReview, InvalidPod, Violation, quoted
 from injector.options import Options
-from injector.patch import diff
-from injector.pod import Injection, inject
-from injector.review import Request
+from injector.pod import replica, shapes
+from injector.pod.inject import Injection, inject
+from injector.pod.patch import diff
 
 LARGEST_BODY = 8 * 1024 * 1024
 MOST_TOLD = 200  # violations in one answer: more than anyone has made by hand

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from injector import GROUP, values
+from injector.options import DEFAULT_IMAGE, INIT_IMAGE
 
 
 class Annotation(NamedTuple):
@@ -33,10 +34,10 @@ ANNOTATIONS = (
     Annotation("replica-path", "{namespace}/{kind}/{workload}/{database}", values.replica_template,
                "path in the bucket, with the placeholders `{namespace}`, `{kind}`, `{workload}`, `{pod}`, `{node}` "
                "and `{database}` (the database's path without the leading slash)"),
-    Annotation("image", "litestream/litestream:0.5.17", values.image, "Litestream image"),
+    Annotation("image", DEFAULT_IMAGE, values.image, "Litestream image"),
     Annotation("litestream-version", None, values.one_of("0.3", "0.5"),
                "`0.3` or `0.5`: format of config and flags; by default what the image's tag says, else 0.5"),
-    Annotation("init-image", "busybox:1.37", values.image, "image with a shell that writes the config"),
+    Annotation("init-image", INIT_IMAGE, values.image, "image with a shell that writes the config"),
     Annotation("storage", "1Gi", values.size, "size limit of each volume that is added for databases"),
     Annotation("containers", None, values.container_names,
                "containers that use the databases, comma-separated; by default all of `spec.containers` "

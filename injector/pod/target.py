@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from injector import containers, litestream, volumes
-from injector.annotations import similar
-from injector.containers import Credentials, User
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
+from injector.annotations.table import similar
 from injector.options import Options
-from injector.replica import Identity
-from injector.settings import Findings, Settings
-from injector.volumes import Object, Storage
+from injector.pod import containers, litestream, volumes
+from injector.pod.containers import Credentials, User
+from injector.pod.replica import Identity
+from injector.pod.volumes import Object, Storage
 
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.

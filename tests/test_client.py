@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from injector import cluster as module
-from injector.cluster import Cluster, ClusterError, Conflict, in_cluster
+from injector.cluster import client as module
+from injector.cluster.client import Cluster, ClusterError, Conflict, in_cluster
 from injector.tls import certificate
 from tests import standin
 from tests.standin import NAME, NAMESPACE, SECRET, Api, Fault, Rule, Server

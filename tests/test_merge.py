@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from injector import lay
+from injector.pod import merge
 from tests import reviews
 from tests.test_patch import JSON, exact
 
@@ -18,8 +18,8 @@ OBJECTS = st.dictionaries(st.sampled_from(["a", "b", "c"]), JSON)
 @given(JSON, JSON)
 def test_laid_twice_is_laid_once(theirs: Any, ours: Any) -> None:
     before = exact(theirs), exact(ours)
-    once = lay.over(theirs, ours)
-    twice = lay.over(once, ours)
+    once = merge.over(theirs, ours)
+    twice = merge.over(once, ours)
     assert twice is once or exact(twice) == exact(once)
     assert (exact(theirs), exact(ours)) == before, "an argument was changed"
 
@@ -27,7 +27,7 @@ def test_laid_twice_is_laid_once(theirs: Any, ours: Any) -> None:
 @settings(max_examples=40, deadline=None)
 @given(OBJECTS, OBJECTS)
 def test_every_key_is_kept_and_every_plain_value_of_ours_wins(theirs: Object, ours: Object) -> None:
-    after = lay.over(theirs, ours)
+    after = merge.over(theirs, ours)
     assert after.keys() == theirs.keys() | ours.keys()
     for key, value in ours.items():
         if not isinstance(value, (dict, list)):
@@ -39,27 +39,27 @@ def test_every_key_is_kept_and_every_plain_value_of_ours_wins(theirs: Object, ou
 @settings(max_examples=40, deadline=None)
 @given(OBJECTS)
 def test_what_is_as_it_should_be_stays_the_very_same_object(theirs: Object) -> None:
-    assert lay.over(theirs, dict(theirs)) is theirs
+    assert merge.over(theirs, dict(theirs)) is theirs
 
 
 def test_lists_are_matched_by_what_names_their_items() -> None:
     theirs = [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
-    assert lay.over(theirs, [{"name": "B", "value": "3"}, {"name": "C", "value": "4"}], "env") == [
+    assert merge.over(theirs, [{"name": "B", "value": "3"}, {"name": "C", "value": "4"}], "env") == [
         {"name": "A", "value": "1"},
         {"name": "B", "value": "3"},
         {"name": "C", "value": "4"},
     ]
     mounts = [{"name": "x", "mountPath": "/a", "mountPropagation": "None"}]
-    assert lay.over(mounts, [{"name": "y", "mountPath": "/a"}], "volumeMounts") == [
+    assert merge.over(mounts, [{"name": "y", "mountPath": "/a"}], "volumeMounts") == [
         {"name": "y", "mountPath": "/a", "mountPropagation": "None"}
     ]
 
 
 def test_other_lists_are_ours() -> None:
-    assert lay.over(["a", "b"], ["a"], "args") == ["a"]
-    assert lay.over(["NET_ADMIN"], ["ALL"], "drop") == ["ALL"]
+    assert merge.over(["a", "b"], ["a"], "args") == ["a"]
+    assert merge.over(["NET_ADMIN"], ["ALL"], "drop") == ["ALL"]
     same = ["a", "b"]
-    assert lay.over(same, ["a", "b"], "command") is same
+    assert merge.over(same, ["a", "b"], "command") is same
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ def test_other_lists_are_ours() -> None:
 )
 def test_a_quantity_written_another_way_is_the_same(theirs: Any, ours: str) -> None:
     there = {"limits": {"memory": theirs}}
-    assert lay.over(there, {"limits": {"memory": ours}}) is there
+    assert merge.over(there, {"limits": {"memory": ours}}) is there
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("1Gi", "2Gi"), ("", "1"), (None, "1"), ([], "1"), ("x", "1")])
 def test_another_quantity_is_replaced(theirs: Any, ours: str) -> None:
-    assert lay.over({"requests": {"cpu": theirs}}, {"requests": {"cpu": ours}}) == {"requests": {"cpu": ours}}
+    assert merge.over({"requests": {"cpu": theirs}}, {"requests": {"cpu": ours}}) == {"requests": {"cpu": ours}}
 
 
 def test_the_same_text_elsewhere_is_no_quantity() -> None:
-    assert lay.over({"value": "1024Mi"}, {"value": "1Gi"}) == {"value": "1Gi"}
+    assert merge.over({"value": "1024Mi"}, {"value": "1Gi"}) == {"value": "1Gi"}
 
 
 @pytest.mark.parametrize(
     ("theirs", "ours"), [(1, True), (0, False), (True, 1), (None, {}), (None, []), ("x", {"a": 1}), ({}, [])]
 )
 def test_a_value_of_another_type_is_replaced(theirs: Any, ours: Any) -> None:
-    assert exact(lay.over({"x": theirs}, {"x": ours})) == exact({"x": ours})
+    assert exact(merge.over({"x": theirs}, {"x": ours})) == exact({"x": ours})
 
 
 def change(obj: Object, container: str, **fields: Any) -> Object:

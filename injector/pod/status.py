@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from injector import __version__
-from injector.annotations import STATUS
-from injector.settings import Findings, Settings
-from injector.volumes import PREFIX
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
+from injector.annotations.table import STATUS
+from injector.pod.volumes import PREFIX
 
 LONGEST_GRACE = 2**31  # seconds
 

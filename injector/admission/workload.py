@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from injector import replica, settings
-from injector.annotations import BY_KEY, group
+from injector.annotations import settings
+from injector.annotations.findings import without_credentials
+from injector.annotations.table import BY_KEY, group
 from injector.errors import InvalidPod, Violation
 from injector.options import Options
-from injector.pod import Injection, inject
-from injector.replica import Identity
+from injector.pod import replica
+from injector.pod.inject import Injection, inject
+from injector.pod.replica import Identity
 
 TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
     ("apps", "Deployment"): ("spec", "template"),
@@ -133,7 +135,7 @@ def examine(key: tuple[str, str], workload: Mapping[str, Any], namespace: str, o
     violations = [
         Violation(
             f"{path}[{our_group}/{name}]",
-            settings.without_credentials(name, value) if isinstance(value, str) else None,
+            without_credentials(name, value) if isinstance(value, str) else None,
             f"has no effect there: move it to {target}",
         )
         for path, metadata in outer

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from injector.annotations import group
-from injector.cluster import Cluster, ClusterError, PodMetadata
+from injector.annotations.table import group
+from injector.cluster.client import Cluster, ClusterError, PodMetadata
 from injector.errors import quoted
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from injector import values
-from injector.annotations import BY_KEY
-from injector.settings import Findings, Settings
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
+from injector.annotations.table import BY_KEY
 
 DEFAULT_TEMPLATE = BY_KEY["replica-path"].default
 ROLLOUT_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from injector import application, containers, lay, litestream, order, replica, settings, status, volumes
-from injector.annotations import LABEL, STATUS, group
+from injector.annotations import settings
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
+from injector.annotations.table import LABEL, STATUS, group
 from injector.errors import InvalidPod, Violation
 from injector.options import Options
-from injector.replica import Identity
-from injector.settings import Findings, Settings
-from injector.volumes import Object, Storage
+from injector.pod import containers, litestream, merge, order, replica, status, target, volumes
+from injector.pod.replica import Identity
+from injector.pod.volumes import Object, Storage
 
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
 # One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); the config is one.
@@ -50,17 +52,17 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     earlier = status.read(own, asked.containers, _names(spec, "initContainers", "containers"), findings)
     if earlier is None and STATUS not in own:
         _check_names(spec, findings)
-    targets = application.targets(spec, asked, earlier.containers if earlier else None, options, findings)
-    user = application.user(targets, spec, asked, options, findings)
+    targets = target.targets(spec, asked, earlier.containers if earlier else None, options, findings)
+    user = target.user(targets, spec, asked, options, findings)
     storage = volumes.plan(spec, targets, asked, findings)
     replicas = replica.paths(asked, identity, options.replica_prefix, findings)
     sources = replica.sources(asked, identity, replicas, findings)
-    application.check(spec, targets, asked, identity, storage, options, findings)
+    target.check(spec, targets, asked, identity, storage, options, findings)
     if findings.violations:
         raise InvalidPod(findings.violations, findings.warnings)
 
-    grace = earlier.grace_period if earlier else application.grace(spec)
-    credentials = application.credentials(asked, targets)
+    grace = earlier.grace_period if earlier else target.grace(spec)
+    credentials = target.credentials(asked, targets)
     first = [
         containers.init(asked, replicas, sources, storage, user),
         *containers.checks(asked, replicas, storage, user, credentials),
@@ -95,14 +97,14 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
             init_containers, [*first, sidecar, *last] if native else first, names, storage, asked, options, findings
         ),
         "containers": main_containers if native else order.laid(main_containers, [sidecar]),
-        "volumes": lay.items(spec.get("volumes") or [], added, "volumes"),
-        "terminationGracePeriodSeconds": max(application.grace(spec), _needed_grace(grace, len(replicas))),
+        "volumes": merge.items(spec.get("volumes") or [], added, "volumes"),
+        "terminationGracePeriodSeconds": max(target.grace(spec), _needed_grace(grace, len(replicas))),
     }
     marks: Object = {
         "annotations": {findings.key(STATUS): status.write(asked, replicas, names, grace)},
         "labels": {findings.key(LABEL): "true"},
     }
-    injected = {**pod, "metadata": lay.over(metadata, marks), "spec": _changed(spec, changes)}
+    injected = {**pod, "metadata": merge.over(metadata, marks), "spec": _changed(spec, changes)}
     exclusive = identity.stable_name is not None and _names_the_pod(asked.replica_path, identity)
     return Injection(injected, findings.warnings, asked, replicas, exclusive)
 
@@ -165,4 +167,4 @@ def _with_mounts(items: list[Object], targets: Sequence[str], storage: Storage) 
         return items
     mounts: Object = {"volumeMounts": storage.target_mounts}
     names = set(targets)
-    return [lay.over(item, mounts) if item["name"] in names else item for item in items]
+    return [merge.over(item, mounts) if item["name"] in names else item for item in items]

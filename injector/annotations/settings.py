@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from injector.annotations import ANNOTATIONS, BY_KEY, STATUS, similar
-from injector.errors import Violation, quoted
+from injector.annotations.findings import Findings
+from injector.annotations.table import ANNOTATIONS, BY_KEY, STATUS, similar
+from injector.errors import quoted
 from injector.options import Options
 from injector.values import Duration, Image, Quantity
 
@@ -23,39 +23,6 @@ OLDEST_SOUND = (0, 5, 17)
 
 
 MOST_UNKNOWN = 20  # are looked at for what was meant
-
-
-@dataclass
-class Findings:
-    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once."""
-
-    group: str
-    violations: list[Violation] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def key(self, name: str) -> str:
-        """The full key of an annotation of our group."""
-        return f"{self.group}/{name}"
-
-    def deny(self, name: str, value: str | None, expected: str) -> None:
-        """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
-        shown = None if value is None else without_credentials(name, value)
-        self.violations.append(Violation(self.key(name), shown, expected))
-
-    def warn(self, text: str) -> None:
-        """Notes a risk."""
-        self.warnings.append(text)
-
-
-def without_credentials(name: str, value: str) -> str:
-    """A value for a message: of a URL, all up to its last @ may be a password, and a query a signature."""
-    before, at, host = value.rpartition("@")
-    scheme, slashes, _ = before.partition("//")
-    if at and (slashes or name == "endpoint"):
-        host = "…" if "?" in before else host  # what stands behind this @ may be of the query
-        value = f"{scheme + slashes if scheme in ('http:', 'https:') else ''}…@{host}"
-    address, mark, _ = value.partition("?")
-    return f"{address}?…" if mark and name == "endpoint" else value
 
 
 class Settings(msgspec.Struct, frozen=True):

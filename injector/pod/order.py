@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from injector import lay
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
 from injector.options import Options
-from injector.settings import Findings, Settings
-from injector.volumes import Object, Storage
+from injector.pod import merge
+from injector.pod.volumes import Object, Storage
 
 
 def placed(
@@ -89,5 +90,5 @@ def laid(there: list[Object], ours: list[Object]) -> list[Object]:
         mine = wanted.pop(item["name"], None)
         if mine is not None and item.get("image"):
             mine = {key: value for key, value in mine.items() if key != "image"}
-        result.append(item if mine is None else lay.over(item, mine))
+        result.append(item if mine is None else merge.over(item, mine))
     return result + list(wanted.values())

@@ -11,11 +11,13 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from injector.errors import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from injector.admission.webhook import Record
     from injector.options import Options
-    from injector.webhook import Record
 
 ROOT: Final = "injector"
 LINE_BYTES: Final = 4096  # PIPE_BUF: a pipe that polls as writable takes this much without blocking
@@ -187,9 +189,9 @@ class Text(logging.Formatter):
         parts = [
             f"{_moment(record).astimezone():%H:%M:%S}",
             level,
-            _plain(_message(record)),
+            escaped(_message(record)),
             *(
-                f"{name}={_plain(str(_cut(value)))}"
+                f"{name}={escaped(str(_cut(value)))}"
                 for name, value in _fields(record).items()
                 if value not in (None, "", False)
             ),
@@ -225,10 +227,6 @@ def _cut(value: object, limit: int = VALUE_BYTES) -> object:
     while len(json.dumps(short)) > limit - 6:
         short = short[: len(short) * 3 // 4]
     return value if short == value else short + "…"
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def _trace(error: BaseException) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
 from injector.errors import quoted
-from injector.settings import Findings, Settings
 from injector.values import SIDE_FILES
 
 Object = dict[str, Any]

@@ -11,13 +11,15 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from injector import __version__, log, workload
+from injector import __version__
+from injector.admission import workload
+from injector.serving import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from injector.webhook import Record
+    from injector.admission.webhook import Record
 
 KINDS: Final = frozenset({"none", "Pod", *(kind for _, kind in workload.TEMPLATES)})
 SOURCES: Final = ("mounted", "secret", "ephemeral")

@@ -8,7 +8,7 @@ a byte a second wins nothing; `Listener` looks at them once a second.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from uvicorn import Config
     from uvicorn.server import ServerState
 
-    from injector.listener import Listener
 
 HEADER_BYTES: Final = 64 * 1024
 MESSAGE_BYTES: Final = 64 * 2**20  # what is read, and thrown away, of a body that was refused for its size
@@ -44,6 +43,22 @@ HANDSHAKE_SECONDS: Final = 5.0
 CLOSING_SECONDS: Final = 5.0
 
 
+class Owner(Protocol):
+    """Whoever accepted a connection, and is told what becomes of it."""
+
+    def ended(self, reason: str) -> None:
+        """The webhook ends a connection, for a reason of a closed set."""
+
+    def abandon(self, connection: Connection) -> None:
+        """A connection whose handshake is not complete is to be ended."""
+
+    def hold(self, count: int) -> None:
+        """So many more (or, below 0, fewer) bytes of bodies are in memory."""
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone, whoever ended it."""
+
+
 class Connection(HttpToolsProtocol):
     """A connection from being accepted to being closed, in one of the phases."""
 
@@ -54,10 +69,10 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        listener: Listener,
+        owner: Owner,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.listener = listener
+        self.owner = owner
         self.connected = False  # the handshake is complete
         self.stopping = False
         self._received = 0  # bytes since the last request was complete
@@ -82,11 +97,11 @@ class Connection(HttpToolsProtocol):
 
     def end(self, reason: str) -> None:
         """Close at once, without waiting for the client to read what was sent."""
-        self.listener.ended(reason)
+        self.owner.ended(reason)
         if self.connected:
             self.transport.abort()
         else:
-            self.listener.abandon(self)
+            self.owner.abandon(self)
 
     def shutdown(self) -> None:
         """Finish: idle connections close now, others after the answer to the request they are sending."""
@@ -108,7 +123,7 @@ class Connection(HttpToolsProtocol):
         """The connection is gone, whoever ended it."""
         super().connection_lost(exc)
         self._release()
-        self.listener.connections.discard(self)
+        self.owner.closed(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request; too many of them end the connection."""
@@ -120,7 +135,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_headers and self._received > HEADER_BYTES:
-            self.listener.ended("headers-too-long")
+            self.owner.ended("headers-too-long")
             self.send_400_response(f"The headers are longer than {HEADER_BYTES // 1024} KiB.")
         elif self._received > MESSAGE_BYTES:
             self.end("request-too-long")
@@ -151,7 +166,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
         if not self.cycle.response_complete:
             self._held += len(body)
-            self.listener.hold(len(body))
+            self.owner.hold(len(body))
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
@@ -175,5 +190,5 @@ class Connection(HttpToolsProtocol):
             self.enter(Phase.RECEIVING)
 
     def _release(self) -> None:
-        self.listener.hold(-self._held)
+        self.owner.hold(-self._held)
         self._held = 0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from injector import log, metrics
-from injector.connection import CLOSING_SECONDS, HANDSHAKE_SECONDS, SECONDS, Connection, Phase
+from injector.serving import log, metrics
+from injector.serving.connection import CLOSING_SECONDS, HANDSHAKE_SECONDS, SECONDS, Connection, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -107,6 +107,10 @@ class Listener:
         """Count a connection that the webhook ended, by a word from a closed set."""
         metrics.connections_ended.labels(self.name, reason).inc()
 
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        self.connections.discard(connection)
+
     def abandon(self, connection: Connection) -> None:
         """End a connection whose handshake is not complete."""
         if opening := self._opening.get(connection):
@@ -138,7 +142,7 @@ class Listener:
             self.ended("refused")
             accepted.close()
             return
-        connection = Connection(self._server.config, self._server.server_state, {}, listener=self)
+        connection = Connection(self._server.config, self._server.server_state, {}, owner=self)
         connection.stopping = self._stopping
         self.connections.add(connection)
         self._opening[connection] = accepted

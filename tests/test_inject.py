@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from injector import GROUP, options, replica
-from injector.pod import inject
+from injector import GROUP, options
+from injector.pod import replica
+from injector.pod.inject import inject
 from tests import reviews, schemas
 
 Object = dict[str, Any]

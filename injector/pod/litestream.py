@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from injector.settings import Settings
-from injector.volumes import CONFIG_DIRECTORY
+from injector.annotations.settings import Settings
+from injector.pod.volumes import CONFIG_DIRECTORY
 
 CONFIG = f"{CONFIG_DIRECTORY}/litestream.yml"
 RESTORE_FROM_CONFIG = f"{CONFIG_DIRECTORY}/restore-from.yml"

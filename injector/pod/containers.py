@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from injector import litestream, scripts, values, volumes
-from injector.settings import Settings
-from injector.volumes import Object, Storage
+from injector import values
+from injector.annotations.settings import Settings
+from injector.pod import litestream, scripts, volumes
+from injector.pod.volumes import Object, Storage
 
 INIT = "litestream-hook-init"
 CHECK = "litestream-hook-check"

@@ -1,0 +1,40 @@
+"""What is found wrong or risky with one Pod, gathered so that all of it is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from injector.errors import Violation
+
+
+@dataclass
+class Findings:
+    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once."""
+
+    group: str
+    violations: list[Violation] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def key(self, name: str) -> str:
+        """The full key of an annotation of our group."""
+        return f"{self.group}/{name}"
+
+    def deny(self, name: str, value: str | None, expected: str) -> None:
+        """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
+        shown = None if value is None else without_credentials(name, value)
+        self.violations.append(Violation(self.key(name), shown, expected))
+
+    def warn(self, text: str) -> None:
+        """Notes a risk."""
+        self.warnings.append(text)
+
+
+def without_credentials(name: str, value: str) -> str:
+    """A value for a message: of a URL, all up to its last @ may be a password, and a query a signature."""
+    before, at, host = value.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    if at and (slashes or name == "endpoint"):
+        host = "…" if "?" in before else host  # what stands behind this @ may be of the query
+        value = f"{scheme + slashes if scheme in ('http:', 'https:') else ''}…@{host}"
+    address, mark, _ = value.partition("?")
+    return f"{address}?…" if mark and name == "endpoint" else value
