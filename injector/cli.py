@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from injector import __version__, manifests, options
-from injector.admission import review, workload
-from injector.admission.webhook import POD, malformed
-from injector.annotations import settings
+from injector.admission import review
+from injector.admission.verdict import Question, judge, namespace_of
 from injector.annotations.table import group as group_of
 from injector.annotations.table import table
-from injector.errors import BadReview, InvalidOptions, InvalidPod, Violation, quoted
+from injector.errors import BadReview, InvalidOptions, quoted
 from injector.manifests import Document
 from injector.options import Options
-from injector.pod import replica, shapes
-from injector.pod.inject import inject
 from injector.pod.patch import Operation, diff
 
 FOUND, UNREADABLE = 1, 2  # exit codes: something is wrong with a Pod; with a file, an option or the call
@@ -115,7 +112,7 @@ def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:
     findings: list[Finding] = []
     for name, documents in read:
         for document in documents:
-            result = judge(name, document, parsed.namespace, chosen, injecting=True)
+            result = examine(name, document, parsed.namespace, chosen, injecting=True)
             findings += result.findings
             text, kept = manifests.patched(document, result.operations) if result.operations else (document.text, True)
             if not kept:
@@ -137,7 +134,7 @@ def _run_review(parsed: argparse.Namespace, chosen: Options) -> int:
     found = _first_object(parsed.files)
     if found is None:
         return UNREADABLE
-    namespace = (found[1].get("metadata") or {}).get("namespace") or parsed.namespace
+    namespace = namespace_of(found[1], parsed.namespace)
     print(json.dumps(review.sent(found[1], namespace), indent=2, ensure_ascii=False))
     return 0
 
@@ -181,7 +178,7 @@ def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:
         finding
         for name, documents in read
         for document in documents
-        for finding in judge(name, document, parsed.namespace, chosen, injecting=False).findings
+        for finding in examine(name, document, parsed.namespace, chosen, injecting=False).findings
     ]
     for finding in found:
         print(finding)
@@ -204,7 +201,7 @@ def _read_all(files: Sequence[str]) -> list[tuple[str, list[Document]]] | None:
     return None if failed else read
 
 
-def judge(file: str, document: Document, namespace: str, chosen: Options, *, injecting: bool) -> Result:
+def examine(file: str, document: Document, namespace: str, chosen: Options, *, injecting: bool) -> Result:
     """What the webhook would do to (each object of) a document.
 
     Args:
@@ -217,12 +214,14 @@ def judge(file: str, document: Document, namespace: str, chosen: Options, *, inj
     operations: list[Operation] = []
     findings: list[Finding] = []
     for path, found in _objects(document.value):
-        after, wrong, warnings = _judge_object(found, namespace, chosen, injecting)
+        key = (str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind")))
+        verdict = judge(Question(key, "CREATE", found, namespace_of(found, namespace)), chosen)
+        only_webhook = [verdict.only_webhook] if injecting and verdict.only_webhook else []
         where = f"{file}: document {document.number}{_place(path)} ({_title(found, namespace)})"
-        findings += [Finding(where, str(violation)) for violation in wrong]
-        findings += [Finding(where, warning, risk=True) for warning in warnings]
-        if not wrong:
-            operations += [{**each, "path": path + each["path"]} for each in diff(found, after)]
+        findings += [Finding(where, str(violation)) for violation in [*verdict.violations, *only_webhook]]
+        findings += [Finding(where, warning, risk=True) for warning in verdict.warnings]
+        if not only_webhook:
+            operations += [{**each, "path": path + each["path"]} for each in diff(found, verdict.after)]
     return Result(operations, findings)
 
 
@@ -245,35 +244,3 @@ def _objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]
             yield from _objects(item, f"{path}/items/{index}")
     elif isinstance(value.get("metadata") or {}, dict):
         yield path, value
-
-
-def _judge_object(
-    found: dict[str, Any],
-    default_namespace: str,
-    chosen: Options,
-    injecting: bool,  # noqa: FBT001
-) -> tuple[dict[str, Any], list[Violation], list[str]]:
-    """The object as the webhook would leave it, what it would deny, and what it would warn of."""
-    key = (str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind")))
-    pod = found if key == POD else workload.template(key, found) if key in workload.TEMPLATES else {}
-    own = settings.ours(pod.get("metadata"), group_of(chosen.variant))
-    if not (
-        settings.asks(own) if pod is found else key in workload.TEMPLATES and workload.concerns_us(key, found, chosen)
-    ):
-        return found, [], []
-    if problems := malformed(found, shapes.Pod if pod is found else shapes.Workload, own, chosen):
-        return found, problems, []
-    namespace = (found.get("metadata") or {}).get("namespace") or default_namespace
-    if pod is found:
-        try:
-            injection = inject(found, replica.of_pod(found, namespace), chosen)
-        except InvalidPod as invalid:
-            return found, invalid.violations, invalid.warnings
-        return injection.pod, [], injection.warnings
-    examination = workload.examine(key, found, namespace, chosen)
-    if examination.violations or examination.injection is None:
-        return found, examination.violations, examination.warnings
-    path = examination.injection.settings.replica_path
-    if injecting and (each := workload.own_replica_each(key, found, path)) is not None:
-        return found, [each], examination.warnings
-    return workload.with_template(key, found, examination.injection.pod), [], examination.warnings

@@ -88,7 +88,9 @@ def test_a_saved_file_restarts_the_webhook_and_a_typo_waits_for_the_next_save(tm
         main = (app / "main.py").read_text()
         (app / "main.py").write_text(main + "\n# saved\n")
         until(lambda: starts(log) == 2, log)
-        (app / "injector/serving/server.py").write_text((ROOT / "injector/serving/server.py").read_text() + "\na typo\n")
+        (app / "injector/serving/server.py").write_text(
+            (ROOT / "injector/serving/server.py").read_text() + "\na typo\n"
+        )
         until(lambda: "SyntaxError" in log.read_text(), log)
         time.sleep(1)  # uvicorn notes the files' times anew a moment after it has restarted
         shutil.copy(ROOT / "injector/serving/server.py", app / "injector/serving/server.py")

@@ -1,0 +1,155 @@
+"""`judge`: what becomes of one object. The webhook encodes the verdict, the command line prints it.
+
+Nothing else decides:
+
+what comes                                                  outcome    what is in the verdict
+a subresource, another kind or operation, no key of ours    unchanged  nothing
+Pod CREATE, `inject: "false"`                               unchanged  nothing
+Pod CREATE, valid                                           injected   the Pod with Litestream in it, warnings
+Pod CREATE, invalid                                         denied     every violation, warnings
+workload CREATE or UPDATE, ending, or of a checked owner    unchanged  nothing
+workload CREATE or UPDATE, nothing (new) wrong              checked    the workload with its template injected, warnings
+workload CREATE or UPDATE, wrong                            denied     every (new) violation, warnings
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from injector.admission import workload
+from injector.annotations.settings import asks, ours
+from injector.annotations.table import group
+from injector.errors import InvalidPod, Violation, quoted
+from injector.options import Options
+from injector.pod import replica, shapes
+from injector.pod.inject import Injection, inject
+
+POD = ("", "Pod")
+# The operations on which each kind is judged.
+JUDGED = {POD: ("CREATE",), **dict.fromkeys(workload.TEMPLATES, ("CREATE", "UPDATE"))}
+
+Outcome = Literal["unchanged", "injected", "checked", "denied"]
+
+
+class Question(NamedTuple):
+    """What is to be judged: an operation on an object, as an API server asks about it.
+
+    `key` is the object's API group and kind. `old` is what is stored before an UPDATE.
+    """
+
+    key: tuple[str, str]
+    operation: str
+    object: dict[str, Any]
+    namespace: str
+    old: dict[str, Any] | None = None
+    subresource: str = ""
+
+
+class Verdict(NamedTuple):
+    """What becomes of it.
+
+    `reason` is one of a few words. `after` is the object as it would be; for a workload, whose template the
+    webhook leaves alone, as the command line writes it. `only_webhook` says why one template can't be injected for all
+    Pods of a workload: then only the webhook can, when each Pod is made.
+    """
+
+    outcome: Outcome
+    reason: str
+    after: dict[str, Any]
+    violations: Sequence[Violation] = ()
+    warnings: Sequence[str] = ()
+    injection: Injection | None = None
+    only_webhook: Violation | None = None
+
+
+def judge(question: Question, options: Options) -> Verdict:
+    """The verdict on an object; pure, and the same for a request and for a manifest.
+
+    Args:
+        question: the object and what is done to it.
+        options: the operator's.
+    """
+    if question.subresource:
+        return Verdict("unchanged", "subresource", question.object)
+    if question.operation not in JUDGED.get(question.key, ()):
+        return Verdict("unchanged", "kind", question.object)
+    return _judge_pod(question, options) if question.key == POD else _judge_workload(question, options)
+
+
+def namespace_of(found: Mapping[str, Any], default: str) -> str:
+    """The namespace that an object names, else the default."""
+    metadata = found.get("metadata")
+    named = metadata.get("namespace") if isinstance(metadata, dict) else None
+    return named if isinstance(named, str) and named else default
+
+
+def _judge_pod(question: Question, options: Options) -> Verdict:
+    pod = question.object
+    own = ours(pod.get("metadata"), group(options.variant))
+    if not asks(own):
+        return Verdict("unchanged", "declined" if own else "not-annotated", pod)
+    if problems := _malformed(pod, shapes.Pod, own, options):
+        return Verdict("denied", "malformed", pod, problems)
+    try:
+        injection = inject(pod, replica.of_pod(pod, question.namespace), options)
+    except InvalidPod as invalid:
+        return Verdict("denied", "annotations", pod, invalid.violations, invalid.warnings)
+    return Verdict("injected", "", injection.pod, (), injection.warnings, injection)
+
+
+def _judge_workload(question: Question, options: Options) -> Verdict:
+    key, found = question.key, question.object
+    if not workload.concerns_us(key, found, options):
+        return Verdict("unchanged", "not-annotated", found)
+    if isinstance(metadata := found.get("metadata"), dict) and metadata.get("deletionTimestamp"):
+        return Verdict("unchanged", "ending", found)
+    own = ours(workload.template(key, found).get("metadata"), group(options.variant))
+    if problems := _malformed(found, shapes.Workload, own, options):
+        return Verdict("denied", "malformed", found, problems)
+    if workload.checked_elsewhere(found):
+        return Verdict("unchanged", "owned", found)
+    examination = workload.examine(key, found, question.namespace, options)
+    violations, warnings, injection = examination.violations, examination.warnings, examination.injection
+    if question.operation == "UPDATE" and question.old and shapes.wrong(question.old, shapes.Workload) is None:
+        known = workload.examine(key, question.old, question.namespace, options).violations
+        new = workload.new_violations(violations, known, group(options.variant))
+        denied = set(new)
+        warnings = [*(str(violation) for violation in violations if violation not in denied), *warnings]
+        violations = new
+    if violations:
+        return Verdict("denied", "workload", found, violations, warnings)
+    if injection is None:
+        return Verdict("checked", "", found, (), warnings)
+    return Verdict(
+        "checked",
+        "",
+        workload.with_template(key, found, injection.pod),
+        (),
+        warnings,
+        injection,
+        workload.own_replica_each(key, found, injection.settings.replica_path),
+    )
+
+
+def _malformed(
+    found: Mapping[str, Any],
+    shape: Any,  # noqa: ANN401 (a TypedDict)
+    own: Mapping[str, Any],
+    options: Options,
+) -> list[Violation]:
+    """What keeps an object from being read at all: annotations that are no strings, fields of another type."""
+    our_group = group(options.variant)
+    violations = [
+        Violation(f"{our_group}/{key}", json.dumps(value)[:200], f"must be a string: write {_as_string(value)}")
+        for key, value in own.items()
+        if not isinstance(value, str)
+    ]
+    if not violations and (problem := shapes.wrong(found, shape)) is not None:
+        violations.append(Violation(problem[0] or "the object", None, problem[1]))
+    return violations
+
+
+def _as_string(value: object) -> str:
+    return '"…"' if value is None or isinstance(value, (dict, list)) else quoted(json.dumps(value))

@@ -1,0 +1,122 @@
+"""One judge: what the webhook answers to an object is what the command line says of the same object in a file."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from injector import cli
+from injector.admission import workload
+from injector.admission.verdict import Question, judge
+from tests import reviews
+from tests.test_golden import INPUTS
+
+Object = dict[str, Any]
+EXAMPLE = Path(__file__).parent / "golden" / "minimal.yaml"
+OWNER = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "app", "uid": "1", "controller": True}
+
+
+def objects(path: Path) -> list[Object]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def said(obj: Object, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and what is said of the object, without where it stands."""
+    file = tmp_path / "object.yaml"
+    file.write_text(yaml.safe_dump(obj, sort_keys=False))
+    code = cli.main([command, str(file)])
+    captured = capsys.readouterr()
+    findings = captured.out if command == "check" else captured.err
+    return code, captured.out, findings.replace(f"{file}: document 1 ", "")
+
+
+def lines(obj: Object) -> list[str]:
+    """What the command line has to say, by the webhook's answer."""
+    reply = reviews.response(obj, namespace=(obj.get("metadata") or {}).get("namespace") or "default")
+    causes = [] if reply["allowed"] else [cause["message"] for cause in reply["status"]["details"]["causes"]]
+    return [*causes, *(f"risk: {warning}" for warning in reply.get("warnings", []))]
+
+
+def inputs() -> list[Any]:
+    return [
+        pytest.param(obj, id=f"{path.stem}-{obj['kind']}-{number}")
+        for path in INPUTS
+        for number, obj in enumerate(objects(path))
+    ]
+
+
+def owned(obj: Object) -> Object:
+    changed = copy.deepcopy(obj)
+    changed["metadata"]["ownerReferences"] = [OWNER]
+    return changed
+
+
+def ending(obj: Object) -> Object:
+    changed = copy.deepcopy(obj)
+    changed["metadata"]["deletionTimestamp"] = "2026-01-31T12:00:00Z"
+    return changed
+
+
+@pytest.mark.parametrize("change", [copy.deepcopy, owned, ending])
+@pytest.mark.parametrize("obj", inputs())
+def test_check_says_what_the_webhook_answers(
+    obj: Object, change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = change(obj)
+    expected = lines(changed)
+    code, _, findings = said(changed, "check", tmp_path, capsys)
+    assert code == bool(expected)
+    assert all(line in findings for line in expected), findings
+    assert findings.count(f"({obj['kind']} ") == len(expected)
+
+
+@pytest.mark.parametrize("change", [copy.deepcopy, owned, ending])
+@pytest.mark.parametrize("obj", inputs())
+def test_inject_writes_what_the_webhook_makes_of_it(
+    obj: Object, change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = change(obj)
+    namespace = changed["metadata"].get("namespace") or "default"
+    reply = reviews.response(changed, namespace=namespace)
+    code, output, findings = said(changed, "inject", tmp_path, capsys)
+    if not reply["allowed"]:
+        assert code == 1
+        assert output == ""
+        return
+    key = (changed["apiVersion"].rpartition("/")[0], changed["kind"])
+    if code == 1:  # a template that only the webhook can inject, when each Pod is made
+        assert "let the webhook inject them" in findings
+        return
+    written = yaml.safe_load(output)
+    if changed["kind"] == "Pod":
+        assert written == reviews.injected(changed, namespace=namespace)
+    elif key in workload.TEMPLATES:
+        verdict = judge(Question(key, "CREATE", changed, namespace), reviews.DEFAULTS)
+        assert written == verdict.after
+        injected = verdict.outcome == "checked" and verdict.injection is not None
+        assert (written != changed) == injected
+    else:
+        assert written == changed
+
+
+@pytest.mark.parametrize("operation", ["UPDATE", "DELETE", "CONNECT"])
+def test_a_pod_is_judged_when_it_is_created_and_never_again(operation: str) -> None:
+    pod = objects(EXAMPLE)[0]
+    assert judge(Question(("", "Pod"), operation, pod, "default"), reviews.DEFAULTS)[:3] == ("unchanged", "kind", pod)
+
+
+def test_a_subresource_is_none_of_our_business() -> None:
+    pod = objects(EXAMPLE)[0]
+    question = Question(("", "Pod"), "CREATE", pod, "default", subresource="ephemeralcontainers")
+    assert judge(question, reviews.DEFAULTS).reason == "subresource"
+
+
+def test_the_judge_changes_nothing_of_what_it_is_given() -> None:
+    pod = objects(EXAMPLE)[0]
+    before = copy.deepcopy(pod)
+    verdict = judge(Question(("", "Pod"), "CREATE", pod, "default"), reviews.DEFAULTS)
+    assert verdict.outcome == "injected"
+    assert pod == before
+    assert verdict.after != before
