@@ -11,7 +11,7 @@ from typing import Any
 from injector import values
 from injector.errors import InvalidOptions, quoted
 
-DEFAULT_IMAGE = "litestream/litestream:0.5.17"
+DEFAULT_IMAGE = values.LITESTREAM_IMAGE
 INIT_IMAGE = "busybox:1.37"
 PROXIES = (
     "istio-proxy",

@@ -27,6 +27,7 @@ FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LITESTREAM_IMAGE = "litestream/litestream:0.5.17"  # the release that all of this was measured with
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+))(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?"
@@ -231,7 +232,7 @@ def image(text: str) -> Image:
     """An image reference by the grammar of github.com/distribution/reference."""
     match = _REFERENCE.fullmatch(text) if len(text) <= 512 else None
     if not match or len(match["name"]) > 255 or re.fullmatch(r"[0-9a-f]{64}", text):
-        raise ValueError("write an image reference such as litestream/litestream:0.5.17")
+        raise ValueError(f"write an image reference such as {LITESTREAM_IMAGE}")
     return Image(text, match["tag"])
 
 

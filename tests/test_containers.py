@@ -136,14 +136,6 @@ def test_what_an_image_can_do_is_not_warned_of(annotations: dict[str, str]) -> N
     assert "shell" not in reviews.warned(reviews.pod(**annotations))
 
 
-def test_a_pod_that_was_injected_before_these_containers_existed_gets_them() -> None:
-    once = reviews.injected(reviews.pod(path="/a/a.db"))
-    added = ("litestream-hook-check", FIRST_SYNC)
-    older = [item for item in once["spec"]["initContainers"] if item["name"] not in added]
-    assert len(older) == len(once["spec"]["initContainers"]) - len(added)
-    assert reviews.injected({**once, "spec": {**once["spec"], "initContainers": older}}) == once
-
-
 @pytest.mark.parametrize("image", ["litestream/litestream:0.5.17", "litestream/litestream:0.3.13"])
 @pytest.mark.parametrize(
     ("sync", "monitor"), [("200ms", "200ms"), ("999ms", "999ms"), ("1s", None), ("1000ms", None), ("10s", None)]

@@ -30,8 +30,8 @@ def owned(kind: str, owner: str, api_version: str = "apps/v1", **metadata: Any) 
 def filled(identity: Identity, prefix: str = "", **own: str) -> tuple[dict[str, str], list[str]]:
     findings = Findings(GROUP)
     keys = {"inject": "true", "path": DATABASE, **{key.replace("_", "-"): text for key, text in own.items()}}
-    asked = settings.read(keys, options.read({}), findings)
-    found = replica.paths(asked, identity, prefix, findings)
+    asked = settings.read(keys, options.read({"REPLICA_PREFIX": prefix}), findings)
+    found = replica.paths(asked, identity, findings)
     replica.sources(asked, identity, found, findings)
     return found, [str(violation) for violation in findings.violations]
 

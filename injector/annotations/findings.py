@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from injector.errors import Violation
+from injector.errors import InvalidPod, Violation
 
 
 @dataclass
@@ -23,6 +23,15 @@ class Findings:
         """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
         shown = None if value is None else without_credentials(name, value)
         self.violations.append(Violation(self.key(name), shown, expected))
+
+    def end(self) -> None:
+        """Ends the injection if anything is wrong.
+
+        Raises:
+            InvalidPod: with every violation, and the warnings.
+        """
+        if self.violations:
+            raise InvalidPod(self.violations, self.warnings)
 
     def warn(self, text: str) -> None:
         """Notes a risk."""

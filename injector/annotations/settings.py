@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from injector.annotations.findings import Findings
-from injector.annotations.table import ANNOTATIONS, BY_KEY, STATUS, similar
+from injector.annotations.table import (
+    ANNOTATIONS,
+    BY_KEY,
+    STATUS,
+    Auth,
+    FirstSync,
+    IntegrityCheck,
+    LocalDatabase,
+    LogLevel,
+    Restore,
+    Sidecar,
+    SingleWriter,
+    similar,
+)
 from injector.errors import quoted
-from injector.options import Options
+from injector.options import DEFAULT_IMAGE, Options
 from injector.values import Duration, Image, Quantity
 
-NEWEST = (0, 5, 17)
-KNOWN_SERIES = {(0, 3): (0, 3, 13), (0, 5): NEWEST}  # and the release that a tag without a third number means
+
+def _release(image: str) -> tuple[int, int, int]:
+    """The release that one of Litestream's own images has, by its tag."""
+    major, minor, patch = map(int, image.rpartition(":")[2].split("."))
+    return major, minor, patch
+
+
+def dotted(version: Sequence[int]) -> str:
+    """A release as people write it: (0, 5, 17) → `0.5.17`."""
+    return ".".join(map(str, version))
+
+
+NEWEST_03 = "litestream/litestream:0.3.13"
+NEWEST = _release(DEFAULT_IMAGE)
+KNOWN_SERIES = {(0, 3): _release(NEWEST_03), (0, 5): NEWEST}  # and the release that a tag without a third number means
 OLDEST = (0, 3, 5)  # the first whose restore knows -if-db-not-exists
 # Older releases of 0.5 embed an SQLite with a WAL-reset corruption bug (benbjohnson/litestream issue 1432).
 OLDEST_SOUND = (0, 5, 17)
@@ -33,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True):
     endpoint: str | None
     region: str
     secret: str
-    auth: str
+    auth: Auth
     replica_path: str
     image: Image
     init_image: Image
@@ -42,14 +69,14 @@ class Settings(msgspec.Struct, frozen=True):
     containers: tuple[str, ...] | None
     run_as_user: int | None
     run_as_group: int | None
-    sidecar: str
+    sidecar: Sidecar
     init_first: bool
-    restore: str
+    restore: Restore
     restore_from: str | None
     restore_timestamp: str | None
-    integrity_check: str
-    first_sync: str
-    local_database: str | None
+    integrity_check: IntegrityCheck
+    first_sync: FirstSync
+    local_database: LocalDatabase | None
     sync_interval: Duration
     snapshot_interval: Duration
     retention: Duration
@@ -58,8 +85,9 @@ class Settings(msgspec.Struct, frozen=True):
     memory_request: Quantity
     memory_limit: Quantity
     metrics_port: int | None
-    log_level: str
-    single_writer: str
+    log_level: LogLevel
+    single_writer: SingleWriter
+    options: Options  # the operator's
     given: frozenset[str]  # keys that the author wrote
     broken: frozenset[str]  # keys whose value is wrong: their default stands in, so that the rest can be checked
 
@@ -91,6 +119,7 @@ def read(own: Mapping[str, str], options: Options, findings: Findings) -> Settin
     version = _version(own, read_values, broken, findings)
     settings = Settings(
         **{**read_values, "litestream_version": version},
+        options=options,
         given=frozenset(own),
         broken=frozenset(broken),
     )
@@ -113,17 +142,11 @@ def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> 
     return result, broken
 
 
-_parsed_defaults: dict[Options, dict[str, Any]] = {}
-
-
-def _defaults(options: Options) -> dict[str, Any]:
-    if (known := _parsed_defaults.get(options)) is None:
-        texts = {a.key: a.default for a in ANNOTATIONS if a.key != "inject"}
-        texts |= {"image": options.default_image, "init-image": options.init_image}
-        known = {key.replace("-", "_"): None if text is None else BY_KEY[key].read(text) for key, text in texts.items()}
-        _parsed_defaults.clear()
-        _parsed_defaults[options] = known
-    return known
+@functools.lru_cache(maxsize=8)
+def _defaults(options: Options) -> Mapping[str, Any]:
+    texts = {annotation.key: annotation.default for annotation in ANNOTATIONS if annotation.key != "inject"}
+    texts |= {"image": options.default_image, "init-image": options.init_image}
+    return {key.replace("-", "_"): None if text is None else BY_KEY[key].read(text) for key, text in texts.items()}
 
 
 def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
@@ -169,7 +192,7 @@ def _version(
         findings.deny(
             "image",
             own.get("image", read_values["image"].reference),
-            "lacks flags that restores need: use litestream/litestream:0.5.17 (or 0.3.13)",
+            f"lacks flags that restores need: use {DEFAULT_IMAGE} (or {NEWEST_03.rpartition(':')[2]})",
         )
     return version
 
@@ -221,13 +244,15 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
 
 
 def _check_version(settings: Settings, findings: Findings) -> None:
-    version = ".".join(map(str, settings.litestream_version))
+    version = dotted(settings.litestream_version)
     if settings.litestream_version < (0, 5):
         findings.warn(
             "Litestream 0.3 restores nothing, without an error, from a replica that 0.5 has written: "
-            f"never go back to it, and use {findings.key('image')} litestream/litestream:0.5.17 if you can"
+            f"never go back to it, and use {findings.key('image')} {DEFAULT_IMAGE} if you can"
         )
         if "integrity-check" in settings.given and settings.integrity_check != "none":
             findings.warn(f"{findings.key('integrity-check')} has no effect with Litestream 0.3")
     elif settings.litestream_version < OLDEST_SOUND:
-        findings.warn(f"Litestream {version} has an SQLite with a known corruption bug: use 0.5.17 or newer")
+        findings.warn(
+            f"Litestream {version} has an SQLite with a known corruption bug: use {dotted(OLDEST_SOUND)} or newer"
+        )

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from injector import GROUP, values
 from injector.options import DEFAULT_IMAGE, INIT_IMAGE
+
+Auth = Literal["secret", "ambient"]
+Series = Literal["0.3", "0.5"]
+Sidecar = Literal["native", "container"]
+Restore = Literal["if-exists", "required", "off"]
+IntegrityCheck = Literal["none", "quick", "full"]
+FirstSync = Literal["wait", "background"]
+LocalDatabase = Literal["keep", "replace"]
+LogLevel = Literal["debug", "info", "warn", "error"]
+SingleWriter = Literal["enforce", "warn", "off"]
 
 
 class Annotation(NamedTuple):
@@ -29,13 +39,13 @@ ANNOTATIONS = (
     Annotation("region", "us-east-1", values.region, "region of the bucket"),
     Annotation("secret", "litestream-hook-secret", values.object_name,
                "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"),
-    Annotation("auth", "secret", values.one_of("secret", "ambient"),
+    Annotation("auth", "secret", values.one_of(*get_args(Auth)),
                "`secret` reads the Secret; `ambient` uses the Pod's own identity (web identity, instance role)"),
     Annotation("replica-path", "{namespace}/{kind}/{workload}/{database}", values.replica_template,
                "path in the bucket, with the placeholders `{namespace}`, `{kind}`, `{workload}`, `{pod}`, `{node}` "
                "and `{database}` (the database's path without the leading slash)"),
     Annotation("image", DEFAULT_IMAGE, values.image, "Litestream image"),
-    Annotation("litestream-version", None, values.one_of("0.3", "0.5"),
+    Annotation("litestream-version", None, values.one_of(*get_args(Series)),
                "`0.3` or `0.5`: format of config and flags; by default what the image's tag says, else 0.5"),
     Annotation("init-image", INIT_IMAGE, values.image, "image with a shell that writes the config"),
     Annotation("storage", "1Gi", values.size, "size limit of each volume that is added for databases"),
@@ -46,24 +56,24 @@ ANNOTATIONS = (
                "user id of the application; by default its securityContext's"),
     Annotation("run-as-group", None, values.user_id,
                "group id of the application; by default its securityContext's"),
-    Annotation("sidecar", "native", values.one_of("native", "container"),
+    Annotation("sidecar", "native", values.one_of(*get_args(Sidecar)),
                "`native`: an init container with `restartPolicy: Always`, which stops after the application; "
                "`container`: an ordinary container"),
     Annotation("init-first", "true", values.boolean,
                '`"false"` puts the init containers after the Pod\'s own, instead of before'),
-    Annotation("restore", "if-exists", values.one_of("if-exists", "required", "off"),
+    Annotation("restore", "if-exists", values.one_of(*get_args(Restore)),
                "`required`: a missing replica is an error; `off`: nothing is restored"),
     Annotation("restore-from", None, values.replica_template,
                "whole path in the bucket of another replica, to start from while the Pod's own has no backup yet"),
     Annotation("restore-timestamp", None, values.timestamp,
                "point in time of `restore-from` to start from (RFC 3339)"),
-    Annotation("integrity-check", "quick", values.one_of("none", "quick", "full"),
+    Annotation("integrity-check", "quick", values.one_of(*get_args(IntegrityCheck)),
                "check of a restored database"),
-    Annotation("first-sync", "wait", values.one_of("wait", "background"),
+    Annotation("first-sync", "wait", values.one_of(*get_args(FirstSync)),
                "`wait`: the application starts once a restored database is in the replica again as a whole, so that a "
                "node that dies right then takes no more rows with it than at any other time; `background`: it starts "
                "at once"),
-    Annotation("local-database", None, values.one_of("keep", "replace"),
+    Annotation("local-database", None, values.one_of(*get_args(LocalDatabase)),
                "what becomes of a database on a volume of the application's own that is older than its replica, "
                "or another one: `keep` makes it the replica's newest state, `replace` moves it aside and restores; "
                "by default the Pod waits, and the log of `litestream-hook-check` says why"),
@@ -77,8 +87,8 @@ ANNOTATIONS = (
                "memory limit of the sidecar and of a restore; Go's garbage collector is told of it"),
     Annotation("metrics-port", None, values.port,
                "port of Litestream's Prometheus metrics; off by default, because pprof is served with them"),
-    Annotation("log-level", "info", values.one_of("debug", "info", "warn", "error"), "Litestream's log level"),
-    Annotation("single-writer", "enforce", values.one_of("enforce", "warn", "off"),
+    Annotation("log-level", "info", values.one_of(*get_args(LogLevel)), "Litestream's log level"),
+    Annotation("single-writer", "enforce", values.one_of(*get_args(SingleWriter)),
                "what becomes of a workload that could run two writers on one replica: denied, warned of, or let be"),
 )  # fmt: skip
 BY_KEY = {annotation.key: annotation for annotation in ANNOTATIONS}

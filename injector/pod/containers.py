@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from injector import values
 from injector.annotations.settings import Settings
 from injector.pod import litestream, scripts, volumes
-from injector.pod.volumes import Object, Storage
+from injector.pod.plan import Plan, User
+from injector.pod.shapes import EnvVar, InjectedContainer, Object, VolumeMount
+from injector.pod.volumes import Storage
 
 INIT = "litestream-hook-init"
 CHECK = "litestream-hook-check"
@@ -17,15 +17,6 @@ RESTORE = "litestream-hook-restore"
 RESTORE_FROM = "litestream-hook-restore-from"
 REPLICATE = "litestream-hook-replicate"
 FIRST_SYNC = "litestream-hook-first-sync"
-
-
-@dataclass(frozen=True)
-class User:
-    """Whom Litestream runs as: the application, by its user, group and SELinux label."""
-
-    uid: int
-    gid: int | None
-    selinux: Mapping[str, Any] | None = None
 
 
 def security_context(user: User) -> Object:
@@ -46,82 +37,63 @@ def security_context(user: User) -> Object:
     return context
 
 
-def init(
-    settings: Settings, replicas: Mapping[str, str], sources: Mapping[str, str], storage: Storage, user: User
-) -> Object:
+def init(plan: Plan) -> InjectedContainer:
     """The container that writes the config and clears what would defeat the restores."""
-    environment = [{"name": "LITESTREAM_CONFIG", "value": litestream.config(settings, replicas)}]
-    if sources:
-        environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, sources)})
+    settings = plan.settings
+    environment: list[EnvVar] = [{"name": "LITESTREAM_CONFIG", "value": litestream.config(settings, plan.replicas)}]
+    if plan.sources:
+        environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, plan.sources)})
     if settings.restore != "off":
-        environment.append({"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)})
+        environment.append({"name": "LITESTREAM_DATABASES", "value": "\n".join(plan.replicas)})
     return {
         "name": INIT,
         "image": settings.init_image.reference,
         "command": ["/bin/sh", "-eu", "-c", scripts.INIT],
-        "env": environment + storage.environment,
+        "env": environment + plan.storage.environment,
         "resources": _small(settings, "16Mi", "32Mi"),
-        "securityContext": security_context(user),
+        "securityContext": security_context(plan.user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [volumes.config_mount(), *_mounts(storage, replicas)],
+        "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)],
     }
 
 
-def checks(
-    settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User, credentials: Credentials
-) -> list[Object]:
+def checks(plan: Plan) -> list[InjectedContainer]:
     """The container that refuses a local database which would overwrite a newer replica; [] where none can be told.
 
     It also notes what is about to be restored, for `first_syncs`.
     """
-    noted = waiting(settings, replicas, storage)
-    checked = [database for database in replicas if database in storage.lasting or database in noted]
+    settings, noted = plan.settings, waiting(plan)
+    checked = [database for database in plan.replicas if database in plan.storage.lasting or database in noted]
     if not checked or settings.restore == "off" or not litestream.can_list(settings):
         return []
-    container = _script(CHECK, scripts.CHECK, checked, settings, storage, user, credentials)
+    container = _script(plan, CHECK, scripts.CHECK, checked)
     container["env"].append({"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"})
     return [container]
 
 
-def restores(
-    settings: Settings,
-    replicas: Mapping[str, str],
-    sources: Mapping[str, str],
-    storage: Storage,
-    user: User,
-    credentials: Credentials,
-) -> list[Object]:
+def restores(plan: Plan) -> list[InjectedContainer]:
     """The containers that restore each database, from its own replica and then, if asked for, from another."""
-    if settings.restore == "off":
+    if plan.settings.restore == "off":
         return []
     result = []
-    for number, database in enumerate(replicas):
-        arguments = litestream.restore_arguments(settings, database)
-        result.append(_litestream(f"{RESTORE}-{number}", arguments, [database], settings, storage, user, credentials))
-        if database in sources:
-            arguments = litestream.restore_from_arguments(settings, database)
-            result.append(
-                _litestream(f"{RESTORE_FROM}-{number}", arguments, [database], settings, storage, user, credentials)
-            )
+    for number, database in enumerate(plan.replicas):
+        arguments = litestream.restore_arguments(plan.settings, database)
+        result.append(_litestream(plan, f"{RESTORE}-{number}", arguments, [database]))
+        if database in plan.sources:
+            arguments = litestream.restore_from_arguments(plan.settings, database)
+            result.append(_litestream(plan, f"{RESTORE_FROM}-{number}", arguments, [database]))
     return result
 
 
-def replicate(
-    settings: Settings,
-    replicas: Mapping[str, str],
-    storage: Storage,
-    user: User,
-    credentials: Credentials,
-    application_grace: int,
-) -> Object:
+def replicate(plan: Plan) -> InjectedContainer:
     """The sidecar.
 
     Before it ends it makes sure that it has seen every database (see `scripts.SEEN`). As an ordinary container it
     sleeps before, while the application may still write.
     """
     arguments = litestream.replicate_arguments()
-    container = _litestream(REPLICATE, arguments, list(replicas), settings, storage, user, credentials)
-    native = settings.sidecar == "native"
+    settings, replicas, native = plan.settings, plan.replicas, plan.native
+    container = _litestream(plan, REPLICATE, arguments, list(replicas))
     if native:
         container["restartPolicy"] = "Always"
     if litestream.can_list(settings):
@@ -130,12 +102,12 @@ def replicate(
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SEEN]}}}
         container["env"] += [
             {"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)},
-            {"name": "LITESTREAM_SECONDS", "value": str(application_grace + seconds if native else seconds)},
+            {"name": "LITESTREAM_SECONDS", "value": str(plan.grace + seconds if native else seconds)},
         ]
         if not native:
-            container["env"].append({"name": "LITESTREAM_DRAIN_SECONDS", "value": str(application_grace)})
+            container["env"].append({"name": "LITESTREAM_DRAIN_SECONDS", "value": str(plan.grace)})
     else:
-        seconds = litestream.SEEN_SECONDS if native else max(application_grace, litestream.SEEN_SECONDS)
+        seconds = litestream.SEEN_SECONDS if native else max(plan.grace, litestream.SEEN_SECONDS)
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}
     if settings.metrics_port is not None:
         container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
@@ -155,42 +127,25 @@ def replicate(
     return container
 
 
-def first_syncs(
-    settings: Settings, replicas: Mapping[str, str], storage: Storage, user: User, credentials: Credentials
-) -> list[Object]:
+def first_syncs(plan: Plan) -> list[InjectedContainer]:
     """The container that holds the application back until restored databases are in their replicas again."""
-    databases = waiting(settings, replicas, storage)
+    databases = waiting(plan)
     if not databases:
         return []
-    container = _script(FIRST_SYNC, scripts.FIRST_SYNC, databases, settings, storage, user, credentials)
+    container = _script(plan, FIRST_SYNC, scripts.FIRST_SYNC, databases)
     # It runs beside the sidecar, so what it asks for comes on top of that.
-    container["resources"] = _small(settings, "32Mi", "64Mi")
+    container["resources"] = _small(plan.settings, "32Mi", "64Mi")
     return [container]
 
 
-def waiting(settings: Settings, databases: Iterable[str], storage: Storage) -> list[str]:
+def waiting(plan: Plan) -> list[str]:
     """Databases whose first sync the application waits for: not those that outlive the Pod."""
-    waits = settings.first_sync == "wait" and settings.sidecar == "native" and litestream.can_list(settings)
-    return [database for database in databases if waits and database not in storage.lasting]
+    waits = plan.settings.first_sync == "wait" and plan.native and litestream.can_list(plan.settings)
+    return [database for database in plan.settings.path if waits and database not in plan.storage.lasting]
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """How Litestream gets into the bucket: environment and, for a web identity, mounts of its token."""
-
-    environment: Sequence[Object]
-    mounts: Sequence[Object] = ()
-
-
-def _litestream(
-    name: str,
-    arguments: list[str],
-    databases: Sequence[str],
-    settings: Settings,
-    storage: Storage,
-    user: User,
-    credentials: Credentials,
-) -> Object:
+def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence[str]) -> InjectedContainer:
+    settings = plan.settings
     limits = {"memory": settings.memory_limit.text}
     if settings.cpu_limit is not None:
         limits["cpu"] = settings.cpu_limit.text
@@ -200,28 +155,20 @@ def _litestream(
         "name": name,
         "image": settings.image.reference,
         "args": arguments,
-        "env": [*credentials.environment, {"name": "GOMEMLIMIT", "value": str(memory)}, *storage.environment],
+        "env": [*plan.credentials.environment, {"name": "GOMEMLIMIT", "value": str(memory)}, *plan.storage.environment],
         "resources": {
             "requests": {"cpu": settings.cpu_request.text, "memory": settings.memory_request.text},
             "limits": limits,
         },
-        "securityContext": security_context(user),
+        "securityContext": security_context(plan.user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [volumes.config_mount(), *_mounts(storage, databases), *credentials.mounts],
+        "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, databases), *plan.credentials.mounts],
     }
 
 
-def _script(
-    name: str,
-    script: str,
-    databases: Sequence[str],
-    settings: Settings,
-    storage: Storage,
-    user: User,
-    credentials: Credentials,
-) -> Object:
+def _script(plan: Plan, name: str, script: str, databases: Sequence[str]) -> InjectedContainer:
     """A container of Litestream's image that runs a script over databases instead."""
-    container = _litestream(name, [], databases, settings, storage, user, credentials)
+    container = _litestream(plan, name, [], databases)
     del container["args"]
     container["command"] = ["/bin/sh", "-eu", "-c", script]
     container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(databases)})
@@ -237,7 +184,7 @@ def _small(settings: Settings, request: str, limit: str) -> Object:
     return resources
 
 
-def _mounts(storage: Storage, databases: Sequence[str] | Mapping[str, str]) -> list[Object]:
+def _mounts(storage: Storage, databases: Iterable[str]) -> list[VolumeMount]:
     """Each mount once, parents before what is mounted inside them."""
     by_path = {storage.mounts[database]["mountPath"]: storage.mounts[database] for database in databases}
     return volumes.outer_first(by_path.values())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
-from injector.annotations import settings
 from injector.annotations.findings import Findings
-from injector.annotations.settings import Settings
+from injector.annotations.settings import Settings, ours
+from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
-from injector.errors import InvalidPod, Violation
+from injector.errors import Violation
 from injector.options import Options
 from injector.pod import containers, litestream, merge, order, replica, status, target, volumes
+from injector.pod.plan import Plan
 from injector.pod.replica import Identity
-from injector.pod.volumes import Object, Storage
+from injector.pod.shapes import Container, InjectedContainer, Object, Pod, PodSpec
+from injector.pod.status import Status
+
+Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"]
 
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
 # One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); the config is one.
@@ -34,11 +38,21 @@ class Injection(NamedTuple):
     exclusive: bool
 
 
+class _Built(NamedTuple):
+    """What is added to a Pod: init containers, the sidecar, volumes, and the containers that come after the sidecar."""
+
+    first: list[InjectedContainer]
+    sidecar: InjectedContainer
+    last: list[InjectedContainer]
+    volumes: list[Object]
+
+
 def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     """The Pod with Litestream in it; what is not ours stays the very same object.
 
     Args:
-        pod: a Pod (or a Pod template) whose annotations ask for injection; already injected ones too.
+        pod: a Pod (or a Pod template) whose annotations ask for injection, of the shape `shapes.Pod`; already
+            injected ones too.
         identity: whose databases they are, for the paths of their replicas.
         options: the operator's.
 
@@ -46,67 +60,94 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
         InvalidPod: with every violation, and the warnings.
     """
     findings = Findings(group(options.variant))
+    plan, earlier = _plan(cast("Pod", pod), identity, options, findings)
+    findings.end()
+    built = _build(plan, findings)
+    if earlier:
+        status.check(earlier, plan.replicas, _missing(pod["spec"], built), findings)
+    findings.end()
+    injected = _merge(pod, plan, built, findings)
+    exclusive = identity.stable_name is not None and _names_the_pod(plan.settings.replica_path, identity)
+    return Injection(injected, findings.warnings, plan.settings, dict(plan.replicas), exclusive)
+
+
+def _plan(pod: Pod, identity: Identity, options: Options, findings: Findings) -> tuple[Plan, Status | None]:
+    """What is to be done with a Pod, and the status of an earlier call."""
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
-    own = settings.ours(metadata, findings.group)
-    asked = settings.read(own, options, findings)
-    earlier = status.read(own, asked.containers, _names(spec, "initContainers", "containers"), findings)
+    own = ours(metadata, findings.group)
+    settings = read_settings(own, options, findings)
+    earlier = status.read(own, settings.containers, _names(spec, "initContainers", "containers"), findings)
     if earlier is None and STATUS not in own:
         _check_names(spec, findings)
-    targets = target.targets(spec, asked, earlier.containers if earlier else None, options, findings)
-    user = target.user(targets, spec, asked, options, findings)
-    storage = volumes.plan(spec, targets, asked, findings)
-    replicas = replica.paths(asked, identity, options.replica_prefix, findings)
-    sources = replica.sources(asked, identity, replicas, findings)
-    target.check(spec, targets, asked, identity, storage, options, findings)
-    if findings.violations:
-        raise InvalidPod(findings.violations, findings.warnings)
+    targets = target.targets(spec, settings, earlier.containers if earlier else None, findings)
+    user = target.user(targets, spec, settings, findings)
+    storage = volumes.plan(spec, targets, settings, findings)
+    replicas = replica.paths(settings, identity, findings)
+    plan = Plan(
+        settings,
+        targets,
+        storage,
+        user,
+        replicas,
+        replica.sources(settings, identity, replicas, findings),
+        target.credentials(settings, targets),
+        earlier.grace_period if earlier else target.grace(spec),
+        earlier.image if earlier else None,
+    )
+    target.check(spec, plan, identity, findings)
+    return plan, earlier
 
-    grace = earlier.grace_period if earlier else target.grace(spec)
-    credentials = target.credentials(asked, targets)
-    first = [
-        containers.init(asked, replicas, sources, storage, user),
-        *containers.checks(asked, replicas, storage, user, credentials),
-        *containers.restores(asked, replicas, sources, storage, user, credentials),
-    ]
-    sidecar = containers.replicate(asked, replicas, storage, user, credentials, grace)
-    last = containers.first_syncs(asked, replicas, storage, user, credentials)
-    added = [volumes.config_volume(), *storage.volumes]
-    if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in first[0]["env"]):
+
+def _build(plan: Plan, findings: Findings) -> _Built:
+    """The containers and volumes that a plan adds."""
+    init = containers.init(plan)
+    if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in init["env"]):
         findings.deny(
             "path",
             None,
             "names more databases than one Litestream config can hold: use fewer, or shorter paths",
         )
-    if earlier:
-        # Pods of earlier versions have no check (and nothing that waits): they get it, and are not denied for it.
-        expected = [item["name"] for item in [*first, sidecar, *added] if item["name"] != containers.CHECK]
-        present = _names(spec, "initContainers", "containers", "volumes")
-        status.check(own[STATUS], earlier, replicas, expected, present, findings)
-    if findings.violations:
-        raise InvalidPod(findings.violations, findings.warnings)
-
-    names = [target["name"] for target in targets]
-    native = asked.sidecar == "native"
-    before = earlier.image if earlier else asked.image.reference
-    init_containers, main_containers = (
-        _with_mounts(_with_image(spec.get(key) or [], before, asked), names, storage)
-        for key in ("initContainers", "containers")
+    return _Built(
+        [init, *containers.checks(plan), *containers.restores(plan)],
+        containers.replicate(plan),
+        containers.first_syncs(plan),
+        [volumes.config_volume(), *plan.storage.volumes],
     )
+
+
+def _missing(spec: PodSpec, built: _Built) -> list[str]:
+    """What an injected Pod has, and this one has not."""
+    expected = {item["name"] for item in [*built.first, built.sidecar, *built.volumes]}
+    return sorted(expected.difference(_names(spec, "initContainers", "containers", "volumes")))
+
+
+def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object:
+    """The Pod with what was built laid over what is there.
+
+    Args:
+        pod: before.
+        plan: what is to be done.
+        built: what it adds.
+        findings: takes warnings.
+    """
+    spec = pod["spec"]
+    init_containers, main_containers = (
+        _with_mounts(_with_image(spec.get(key) or [], plan), plan) for key in ("initContainers", "containers")
+    )
+    ours_first = [*built.first, built.sidecar, *built.last] if plan.native else built.first
+    needed = _needed_grace(plan.grace, len(plan.replicas))
     changes: Object = {
-        "initContainers": order.placed(
-            init_containers, [*first, sidecar, *last] if native else first, names, storage, asked, options, findings
-        ),
-        "containers": main_containers if native else order.laid(main_containers, [sidecar]),
-        "volumes": merge.items(spec.get("volumes") or [], added, "volumes"),
-        "terminationGracePeriodSeconds": max(target.grace(spec), _needed_grace(grace, len(replicas))),
+        "initContainers": order.placed(init_containers, ours_first, plan, findings),
+        "containers": main_containers if plan.native else order.laid(main_containers, [built.sidecar]),
+        "volumes": merge.items(spec.get("volumes") or [], built.volumes, "volumes"),
+        "terminationGracePeriodSeconds": max(target.grace(spec), needed),
     }
     marks: Object = {
-        "annotations": {findings.key(STATUS): status.write(asked, replicas, names, grace)},
+        "annotations": {findings.key(STATUS): status.write(plan)},
         "labels": {findings.key(LABEL): "true"},
     }
-    injected = {**pod, "metadata": merge.over(metadata, marks), "spec": _changed(spec, changes)}
-    exclusive = identity.stable_name is not None and _names_the_pod(asked.replica_path, identity)
-    return Injection(injected, findings.warnings, asked, replicas, exclusive)
+    metadata = merge.over(pod.get("metadata") or {}, marks)
+    return {**pod, "metadata": metadata, "spec": _changed(spec, changes)}
 
 
 def _changed(spec: Object, changes: Object) -> Object:
@@ -136,13 +177,14 @@ def _names_the_pod(template: str, identity: Identity) -> bool:
     return any(placeholder in template for placeholder in own)
 
 
-def _names(spec: Mapping[str, Any], *lists: str) -> list[str]:
+def _names(spec: PodSpec, *lists: Named) -> list[str]:
     """Names of all items in these lists of a Pod's spec."""
     return [item["name"] for key in lists for item in spec.get(key) or []]
 
 
-def _check_names(spec: Mapping[str, Any], findings: Findings) -> None:
-    for key in ("initContainers", "containers", "ephemeralContainers", "volumes"):
+def _check_names(spec: PodSpec, findings: Findings) -> None:
+    lists: tuple[Named, ...] = ("initContainers", "containers", "ephemeralContainers", "volumes")
+    for key in lists:
         findings.violations.extend(
             Violation(f"spec.{key}", item["name"], "is a name that the webhook keeps for its own: rename it")
             for item in spec.get(key) or []
@@ -150,21 +192,20 @@ def _check_names(spec: Mapping[str, Any], findings: Findings) -> None:
         )
 
 
-def _with_image(items: list[Object], before: str, asked: Settings) -> list[Object]:
+def _with_image(items: Sequence[Container], plan: Plan) -> Sequence[Container]:
     """Our containers with the image that is asked for now, where they still have the one of the earlier call."""
-    if before == asked.image.reference:
+    before, now = plan.image_before, plan.settings.image.reference
+    if before is None or before == now:
         return items
     return [
-        {**item, "image": asked.image.reference}
-        if item["name"].startswith(volumes.PREFIX) and item.get("image") == before
-        else item
+        {**item, "image": now} if item["name"].startswith(volumes.PREFIX) and item.get("image") == before else item
         for item in items
     ]
 
 
-def _with_mounts(items: list[Object], targets: Sequence[str], storage: Storage) -> list[Object]:
-    if not storage.target_mounts:
+def _with_mounts(items: Sequence[Container], plan: Plan) -> Sequence[Container]:
+    if not plan.storage.target_mounts:
         return items
-    mounts: Object = {"volumeMounts": storage.target_mounts}
-    names = set(targets)
+    mounts: Object = {"volumeMounts": plan.storage.target_mounts}
+    names = set(plan.target_names)
     return [merge.over(item, mounts) if item["name"] in names else item for item in items]

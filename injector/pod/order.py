@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from injector.annotations.findings import Findings
-from injector.annotations.settings import Settings
-from injector.options import Options
 from injector.pod import merge
-from injector.pod.volumes import Object, Storage
+from injector.pod.plan import Plan
+from injector.pod.shapes import Container, InjectedContainer
 
 
 def placed(
-    there: list[Object],
-    ours: list[Object],
-    targets: Sequence[str],
-    storage: Storage,
-    asked: Settings,
-    options: Options,
-    findings: Findings,
-) -> list[Object]:
+    there: Sequence[Container], ours: Sequence[InjectedContainer], plan: Plan, findings: Findings
+) -> list[Container]:
     """The init containers with ours among them: restored before anyone writes, stopped after everyone but the proxy."""
     order = [item["name"] for item in ours]
     own = set(order)
     others = [item for item in there if item["name"] not in own]
-    front = len(others) if not asked.init_first else _front(others, targets, storage, options, findings)
+    front = _front(others, plan, findings) if plan.settings.init_first else len(others)
     ours_there = [item["name"] for item in there if item["name"] in own]
     if ours_there:
         places = {item["name"]: index for index, item in enumerate(there)}
         first, last = places[ours_there[0]], places[ours_there[-1]]
         proxies_lead = all(
-            places[item["name"]] < first for item in others[:front] if item["name"] in options.skip_containers
+            places[item["name"]] < first
+            for item in others[:front]
+            if item["name"] in plan.settings.options.skip_containers
         )
-        targets_follow = all(places[name] > last for name in targets if name in places)
+        targets_follow = all(places[name] > last for name in plan.target_names if name in places)
         if ours_there == order and proxies_lead and targets_follow:
             return laid(there, ours)
     present = {item["name"]: item for item in there}
-    block = [laid([present[item["name"]]], [item])[0] if item["name"] in present else item for item in ours]
+    block = [laid([present[item["name"]]] if item["name"] in present else [], [item])[0] for item in ours]
     return others[:front] + block + others[front:]
 
 
-def _front(
-    others: Sequence[Object], targets: Sequence[str], storage: Storage, options: Options, findings: Findings
-) -> int:
+def _front(others: Sequence[Container], plan: Plan, findings: Findings) -> int:
     """How many of the Pod's own init containers stay in front of ours.
 
     Native sidecars that lead the list, and all up to the last native sidecar that is a network proxy: sidecars
     stop in reverse order, and the final sync needs the proxy. None that uses a database may run before its restore.
     """
-    names = set(targets)
+    names, proxies = set(plan.target_names), plan.settings.options.skip_containers
     users = [
-        item["name"] in names or any(mount["name"] in storage.names for mount in item.get("volumeMounts") or [])
+        item["name"] in names or any(mount["name"] in plan.storage.names for mount in item.get("volumeMounts") or [])
         for item in others
     ]
     lead = 0
@@ -60,14 +54,12 @@ def _front(
         (
             index + 1
             for index, item in enumerate(others)
-            if item.get("restartPolicy") == "Always" and item["name"] in options.skip_containers
+            if item.get("restartPolicy") == "Always" and item["name"] in proxies
         ),
         default=0,
     )
     early = [
-        item["name"]
-        for item, uses in zip(others[:proxy], users, strict=False)
-        if uses and item["name"] not in options.skip_containers
+        item["name"] for item, uses in zip(others[:proxy], users, strict=False) if uses and item["name"] not in proxies
     ]
     if not early:
         return max(lead, proxy)
@@ -79,16 +71,17 @@ def _front(
     return min(lead, next(index for index, item in enumerate(others) if item["name"] == early[0]))
 
 
-def laid(there: list[Object], ours: list[Object]) -> list[Object]:
+def laid(there: Sequence[Container], ours: Sequence[InjectedContainer]) -> list[Container]:
     """Our containers laid over those of the same name, missing ones at the end; another image is kept.
 
     An image that another webhook has rewritten (to a mirror, to a digest) is the cluster's will.
     """
     wanted = {item["name"]: item for item in ours}
-    result = []
-    for item in there:
-        mine = wanted.pop(item["name"], None)
-        if mine is not None and item.get("image"):
-            mine = {key: value for key, value in mine.items() if key != "image"}
-        result.append(item if mine is None else merge.over(item, mine))
-    return result + list(wanted.values())
+    result = [_over(item, wanted.pop(item["name"])) if item["name"] in wanted else item for item in there]
+    return result + [cast("Container", item) for item in wanted.values()]
+
+
+def _over(theirs: Container, ours: InjectedContainer) -> Container:
+    kept = ("image",) if theirs.get("image") else ()
+    merged: Container = merge.over(theirs, {key: value for key, value in ours.items() if key not in kept})
+    return merged

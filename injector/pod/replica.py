@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from injector import values
 from injector.annotations.findings import Findings
@@ -156,29 +156,27 @@ def _node(pod: Mapping[str, Any]) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def paths(settings: Settings, identity: Identity, prefix: str, findings: Findings) -> dict[str, str]:
+def paths(settings: Settings, identity: Identity, findings: Findings) -> dict[str, str]:
     """The path in the bucket of each database's replica; what is wrong goes to the findings.
 
     Args:
-        settings: with the databases and the template.
+        settings: with the databases, the template and, to be put in front, the operator's REPLICA_PREFIX.
         identity: of the Pod.
-        prefix: the operator's REPLICA_PREFIX, put in front.
         findings: takes violations of `replica-path`.
     """
     if "replica-path" in settings.broken:
         return {}
+    prefix = settings.options.replica_prefix
     start = f"{prefix}/" if prefix else ""
-    return {
-        database: start + path
-        for database, path in _fill("replica-path", settings.replica_path, settings, identity, findings).items()
-    }
+    filled = _fill("replica-path", settings, identity, findings)
+    return {database: start + path for database, path in filled.items()}
 
 
 def sources(settings: Settings, identity: Identity, own: Mapping[str, str], findings: Findings) -> dict[str, str]:
     """The path in the bucket of the replica that each database starts from (`restore-from`); {} if none."""
     if settings.restore_from is None or "restore-from" in settings.broken:
         return {}
-    found = _fill("restore-from", settings.restore_from, settings, identity, findings)
+    found = _fill("restore-from", settings, identity, findings)
     if any(own.get(database) == source for database, source in found.items()):
         findings.deny(
             "restore-from",
@@ -189,8 +187,11 @@ def sources(settings: Settings, identity: Identity, own: Mapping[str, str], find
     return found
 
 
-def _fill(key: str, template: str, settings: Settings, identity: Identity, findings: Findings) -> dict[str, str]:
+def _fill(
+    key: Literal["replica-path", "restore-from"], settings: Settings, identity: Identity, findings: Findings
+) -> dict[str, str]:
     """A template filled for each database; {} (and a violation) where it can't be."""
+    template = settings.replica_path if key == "replica-path" else settings.restore_from or ""
     missing = [name for name in identity.unknown if f"{{{name}}}" in template]
     if missing:
         reasons = "; ".join(dict.fromkeys(identity.unknown[name] for name in missing))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
+Object = dict[str, Any]  # a part of a Pod that we write, with fields beyond those that we read
 Names = dict[str, str]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -56,6 +57,7 @@ class EnvVar(TypedDict):
 
     name: str
     value: NotRequired[str | None]
+    valueFrom: NotRequired[Object | None]
 
 
 class ContainerPort(TypedDict, total=False):
@@ -76,6 +78,25 @@ class Container(TypedDict):
     ports: NotRequired[list[ContainerPort] | None]
     volumeMounts: NotRequired[list[VolumeMount] | None]
     securityContext: NotRequired[SecurityContext | None]
+
+
+class InjectedContainer(TypedDict):
+    """core/v1 Container, as we write it."""
+
+    name: str
+    image: str
+    command: NotRequired[list[str]]
+    args: NotRequired[list[str]]
+    restartPolicy: NotRequired[str]
+    env: list[EnvVar]
+    ports: NotRequired[list[Object]]
+    lifecycle: NotRequired[Object]
+    livenessProbe: NotRequired[Object]
+    startupProbe: NotRequired[Object]
+    resources: Object
+    securityContext: Object
+    terminationMessagePolicy: str
+    volumeMounts: list[VolumeMount]
 
 
 class Volume(TypedDict):

@@ -9,8 +9,8 @@ import msgspec
 
 from injector import __version__
 from injector.annotations.findings import Findings
-from injector.annotations.settings import Settings
 from injector.annotations.table import STATUS
+from injector.pod.plan import Plan
 from injector.pod.volumes import PREFIX
 
 LONGEST_GRACE = 2**31  # seconds
@@ -32,16 +32,17 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     grace_period: int
 
 
-def write(settings: Settings, replicas: Mapping[str, str], containers: Sequence[str], grace_period: int) -> str:
+def write(plan: Plan) -> str:
     """The annotation's text."""
+    settings = plan.settings
     status = Status(
         __version__,
         settings.image.reference,
         settings.bucket,
         settings.endpoint,
-        dict(replicas),
-        list(containers),
-        grace_period,
+        dict(plan.replicas),
+        plan.target_names,
+        plan.grace,
     )
     return msgspec.json.encode(status).decode()
 
@@ -68,42 +69,34 @@ def read(
         if not names or len(set(names)) < len(names) or any(name.startswith(PREFIX) for name in names):
             raise ValueError("no containers of an application")
     except (ValueError, TypeError, RecursionError):
-        deny(text, "is not what the webhook writes there", findings)
+        _deny(text, "is not what the webhook writes there", findings)
         return None
     if missing := sorted(set(names).difference(present)):
-        deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
+        _deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
         return None
     if asked is not None and set(asked) != set(names):
-        deny(text, "was written for other containers", findings)
+        _deny(text, "was written for other containers", findings)
         return None
     return status
 
 
-def check(
-    text: str,
-    status: Status,
-    replicas: Mapping[str, str],
-    expected: Sequence[str],
-    present: Sequence[str],
-    findings: Findings,
-) -> None:
+def check(status: Status, replicas: Mapping[str, str], missing: Sequence[str], findings: Findings) -> None:
     """A status is believed only if the Pod bears it out.
 
     Args:
-        text: the annotation's.
-        status: as parsed from it.
+        status: of an earlier call.
         replicas: of the Pod, by its other annotations.
-        expected: names of the containers and volumes that an injected Pod has.
-        present: names of the containers and volumes that this Pod has.
+        missing: containers and volumes that an injected Pod has, and this one has not.
         findings: takes a violation where they differ.
     """
-    if missing := sorted(set(expected).difference(present)):
-        deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
+    text = msgspec.json.encode(status)
+    if missing:
+        _deny(text.decode(), f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
     elif status.databases != replicas:
-        deny(text, "was written for other databases or another workload", findings)
+        _deny(text.decode(), "was written for other databases or another workload", findings)
 
 
-def deny(text: object, why: str, findings: Findings) -> None:
+def _deny(text: object, why: str, findings: Findings) -> None:
     """The violation of a status that can't be believed."""
     findings.deny(
         STATUS,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal, NamedTuple
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.annotations.table import similar
-from injector.options import Options
 from injector.pod import containers, litestream, volumes
-from injector.pod.containers import Credentials, User
+from injector.pod.plan import Credentials, Plan, User
 from injector.pod.replica import Identity
-from injector.pod.volumes import Object, Storage
+from injector.pod.shapes import Container, PodSpec, SecurityContext, VolumeMount
+from injector.values import LITESTREAM_IMAGE
 
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
@@ -30,23 +30,24 @@ IDENTITY_VARIABLES = (
 TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
-def targets(
-    spec: Mapping[str, Any],
-    asked: Settings,
-    earlier: Sequence[str] | None,
-    options: Options,
-    findings: Findings,
-) -> list[Object]:
-    """The containers that use the databases."""
+def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, findings: Findings) -> list[Container]:
+    """The containers that use the databases.
+
+    Args:
+        spec: the Pod's.
+        settings: with the names that the annotation `containers` gives.
+        earlier: the names that an earlier call recorded; None at the first.
+        findings: takes a violation where there are none.
+    """
     init, main = spec.get("initContainers") or [], spec["containers"]
-    by_name: dict[str, Object] = {item["name"]: item for item in [*init, *main]}
+    by_name = {item["name"]: item for item in [*init, *main]}
     if earlier is not None:
         return [by_name[name] for name in earlier if name in by_name]
-    if asked.containers is None:
+    if settings.containers is None:
         found = [
             item
             for item in main
-            if item["name"] not in options.skip_containers and not item["name"].startswith(volumes.PREFIX)
+            if item["name"] not in settings.options.skip_containers and not item["name"].startswith(volumes.PREFIX)
         ]
         if not found:
             findings.deny(
@@ -56,40 +57,42 @@ def targets(
             )
         return found
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
-    for name in asked.containers:
+    for name in settings.containers:
         if name not in by_name:
             findings.deny(
                 "containers",
-                ",".join(asked.containers),
+                ",".join(settings.containers),
                 f"the Pod has no container {name}{similar(name, known)}: write one or more of {', '.join(known)[:200]}",
             )
-    if not asked.init_first and "init-first" not in asked.broken:
-        for name in [item["name"] for item in init if item["name"] in asked.containers]:
+    if not settings.init_first and "init-first" not in settings.broken:
+        for name in [item["name"] for item in init if item["name"] in settings.containers]:
             findings.deny(
                 "init-first",
                 "false",
                 f'init container {name} uses the databases and would run before they are restored: write "true"',
             )
-    return [by_name[name] for name in asked.containers if name in by_name]
+    return [by_name[name] for name in settings.containers if name in by_name]
 
 
-def user(
-    targets: Sequence[Mapping[str, Any]],
-    spec: Mapping[str, Any],
-    asked: Settings,
-    options: Options,
-    findings: Findings,
-) -> User:
+class _Id(NamedTuple):
+    """One of the two ids that Litestream shares with the application: where each party writes it."""
+
+    annotation: Literal["run-as-user", "run-as-group"]
+    field: Literal["runAsUser", "runAsGroup"]
+    written: int | None
+    default: int | None = None
+
+
+def user(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings: Findings) -> User:
     """Whom Litestream runs as: any other user than the application's breaks the one or the other."""
     contexts = {target["name"]: _context(target, spec) for target in targets}
     selinux = [context["seLinuxOptions"] for context in contexts.values() if context.get("seLinuxOptions")]
-    uid = _same_id(
-        "run-as-user", "runAsUser", asked.run_as_user, contexts, options.default_run_as_user, asked, findings
-    )
-    gid = _same_id("run-as-group", "runAsGroup", asked.run_as_group, contexts, None, asked, findings)
-    if uid is None and contexts and not asked.broken & {"run-as-user", "containers"}:
+    default = settings.options.default_run_as_user
+    uid = _same(_Id("run-as-user", "runAsUser", settings.run_as_user, default), contexts, settings, findings)
+    gid = _same(_Id("run-as-group", "runAsGroup", settings.run_as_group), contexts, settings, findings)
+    if uid is None and contexts and not settings.broken & {"run-as-user", "containers"}:
         unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
-        if unknown and options.default_run_as_user is None:
+        if unknown and default is None:
             findings.deny(
                 "run-as-user",
                 None,
@@ -100,74 +103,60 @@ def user(
     return User(uid or 0, gid, selinux[0] if selinux else None)
 
 
-def _context(target: Mapping[str, Any], spec: Mapping[str, Any]) -> Object:
+def _context(target: Container, spec: PodSpec) -> SecurityContext:
     """A container's effective securityContext: its own fields, else the Pod's."""
-    of_pod = spec.get("securityContext") or {}
-    of_container = target.get("securityContext") or {}
+    of_pod, of_container = spec.get("securityContext") or {}, target.get("securityContext") or {}
+
+    def effective(field: Literal["runAsUser", "runAsGroup"]) -> int | None:
+        own = of_container.get(field)
+        return of_pod.get(field) if own is None else own
+
     return {
-        key: of_container.get(key) if of_container.get(key) is not None else of_pod.get(key)
-        for key in ("runAsUser", "runAsGroup", "seLinuxOptions")
+        "runAsUser": effective("runAsUser"),
+        "runAsGroup": effective("runAsGroup"),
+        "seLinuxOptions": of_container.get("seLinuxOptions") or of_pod.get("seLinuxOptions"),
     }
 
 
-def _same_id(
-    key: str,
-    field: str,
-    written: int | None,
-    contexts: Mapping[str, Object],
-    default: int | None,
-    asked: Settings,
-    findings: Findings,
-) -> int | None:
+def _same(wanted: _Id, contexts: Mapping[str, SecurityContext], settings: Settings, findings: Findings) -> int | None:
     """The id that all targets have, or None and (where they differ) a violation."""
-    known = {
-        name: number
-        for name, context in contexts.items()
-        if (number := context[field] if context[field] is not None else default) is not None
-    }
-    if written is not None:
-        declared_ids = {name: context[field] for name, context in contexts.items() if context[field] is not None}
-        if declared_ids and written not in declared_ids.values():
-            name, declared = next(iter(declared_ids.items()))
+    declared = {name: number for name, context in contexts.items() if (number := context[wanted.field]) is not None}
+    if wanted.written is not None:
+        if declared and wanted.written not in declared.values():
+            name, number = next(iter(declared.items()))
             findings.warn(
-                f"{findings.key(key)} is {written}, but container {name} declares {field} {declared}: "
-                "Litestream and the application must be the same user to share files"
+                f"{findings.key(wanted.annotation)} is {wanted.written}, but container {name} declares {wanted.field} "
+                f"{number}: Litestream and the application must be the same user to share files"
             )
-        return written
-    if asked.broken & {key, "containers"}:
+        return wanted.written
+    if settings.broken & {wanted.annotation, "containers"}:
         return None
+    known = {name: declared.get(name, wanted.default) for name in contexts}
+    known = {name: number for name, number in known.items() if number is not None}
     if len(set(known.values())) > 1:
         each = ", ".join(f"{name} {number}" for name, number in known.items())[:200]
         findings.deny(
-            key,
+            wanted.annotation,
             None,
-            f"is needed: the containers that may use the databases have different {field} ({each}): write "
+            f"is needed: the containers that may use the databases have different {wanted.field} ({each}): write "
             f"the one that owns them, or name that container in {findings.key('containers')}",
         )
         return None
-    if len(known) == len(contexts) or field == "runAsGroup":
+    if len(known) == len(contexts) or wanted.field == "runAsGroup":
         return next(iter(known.values()), None)
     return None
 
 
-def check(
-    spec: Mapping[str, Any],
-    targets: Sequence[Mapping[str, Any]],
-    asked: Settings,
-    identity: Identity,
-    storage: Storage,
-    options: Options,
-    findings: Findings,
-) -> None:
+def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> None:
     """What of the Pod itself stands in the way."""
-    main = spec["containers"]
+    settings, storage, main = plan.settings, plan.storage, spec["containers"]
     if (spec.get("os") or {}).get("name") == "windows":
         findings.deny(
             "inject",
             "true",
             "can't be done for a Windows Pod, as Litestream's image is for Linux: write \"false\"",
         )
-    if asked.sidecar == "container":
+    if settings.sidecar == "container":
         if identity.finishes:
             findings.deny("sidecar", "container", 'would keep the Job from ever finishing: write "native"')
         else:
@@ -176,44 +165,44 @@ def check(
                 "grace period) after the Pod is told to end, and rows written later are lost; "
                 '"native" stops after the application'
             )
-    _check_image(asked, storage, findings)
-    if storage.lasting and asked.restore != "off" and not litestream.can_list(asked):
+    _check_image(plan, findings)
+    if storage.lasting and settings.restore != "off" and not litestream.can_list(settings):
         findings.warn(
             f"whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older than the replica can't be told "
-            "by this image, and an older one would overwrite it: use litestream/litestream:0.5.17"
+            f"by this image, and an older one would overwrite it: use {LITESTREAM_IMAGE}"
         )
-    proxies = [item["name"] for item in main if item["name"] in options.skip_containers]
-    names = {target["name"] for target in targets}
+    proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
+    names = set(plan.target_names)
     for name in proxies:
         if name not in names:
             findings.warn(
                 f"proxy {name} is an ordinary container and ends with the application, before Litestream's final sync: "
                 "the last rows can be lost; run it as a native sidecar"
             )
-    if asked.metrics_port is not None:
+    if settings.metrics_port is not None:
         for item in [*main, *(spec.get("initContainers") or [])]:
             ports = [entry.get("containerPort") for entry in item.get("ports") or []]
-            if asked.metrics_port in ports and item["name"] != containers.REPLICATE:
+            if settings.metrics_port in ports and item["name"] != containers.REPLICATE:
                 findings.deny(
                     "metrics-port",
-                    str(asked.metrics_port),
+                    str(settings.metrics_port),
                     f"is taken by container {item['name']}: write another, such as "
-                    f"{_free_port(asked.metrics_port, ports)}",
+                    f"{_free_port(settings.metrics_port, ports)}",
                 )
 
 
-def _check_image(asked: Settings, storage: Storage, findings: Findings) -> None:
+def _check_image(plan: Plan, findings: Findings) -> None:
     """What the image can't do, or does not say that it can."""
-    waiting = containers.waiting(asked, asked.path, storage)
-    if "first-sync" in asked.given and asked.first_sync == "wait" and not waiting:
+    settings, waiting = plan.settings, containers.waiting(plan)
+    if "first-sync" in settings.given and settings.first_sync == "wait" and not waiting:
         findings.warn(
             f"{findings.key('first-sync')} has no effect here: it needs a volume that ends with the Pod, a native "
             "sidecar, and Litestream 0.5.8 or newer in an image with a shell"
         )
-    if litestream.can_list(asked) and not litestream.tells_shell(asked) and (waiting or storage.lasting):
+    if litestream.can_list(settings) and not litestream.tells_shell(settings) and (waiting or plan.storage.lasting):
         findings.warn(
             f"{findings.key('image')}: the tag does not tell whether the image has a shell, which "
-            f"{containers.CHECK} and {containers.FIRST_SYNC} need: use litestream/litestream:0.5.17 if they can't start"
+            f"{containers.CHECK} and {containers.FIRST_SYNC} need: use {LITESTREAM_IMAGE} if they can't start"
         )
 
 
@@ -222,31 +211,32 @@ def _free_port(taken: int, ports: Sequence[object]) -> int:
     return next((port for port in range(taken + 1, taken + 100) if port not in ports and port < 65536), 9090)
 
 
-def credentials(asked: Settings, targets: Sequence[Mapping[str, Any]]) -> Credentials:
+def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:
     """How Litestream gets into the bucket: by the Secret, or as the application does (`auth: ambient`).
 
     Args:
-        asked: with the way and the Secret's name.
+        settings: with the way and the Secret's name.
         targets: whose AWS identity, as other webhooks have given it to them, Litestream shares.
     """
-    if asked.auth == "secret":
+    if settings.auth == "secret":
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         return Credentials(
-            [{"name": key, "valueFrom": {"secretKeyRef": {"name": asked.secret, "key": key}}} for key in keys]
+            [{"name": key, "valueFrom": {"secretKeyRef": {"name": settings.secret, "key": key}}} for key in keys]
         )
     for target in targets:
         # A name that stands twice has its last value, as in the container itself.
-        found = {entry["name"]: dict(entry) for entry in target.get("env") or [] if entry["name"] in IDENTITY_VARIABLES}
+        found = {entry["name"]: entry for entry in target.get("env") or [] if entry["name"] in IDENTITY_VARIABLES}
         if found:
             files = [found[name].get("value") or "" for name in TOKEN_FILES if name in found]
             mounts = {mount["mountPath"]: mount for file in files if (mount := _mount_of(file, target))}
-            return Credentials([*found.values()], [{**mount, "readOnly": True} for mount in mounts.values()])
-    return Credentials([])
+            read_only: list[VolumeMount] = [{**mount, "readOnly": True} for mount in mounts.values()]
+            return Credentials([*found.values()], read_only)
+    return Credentials()
 
 
-def _mount_of(file: str, target: Mapping[str, Any]) -> Object | None:
+def _mount_of(file: str, target: Container) -> VolumeMount | None:
     """The container's mount that a file lies in."""
-    parents: list[Object] = [
+    parents = [
         mount
         for mount in target.get("volumeMounts") or []
         if file.startswith(volumes.absolute(mount["mountPath"]) + "/")
@@ -254,7 +244,7 @@ def _mount_of(file: str, target: Mapping[str, Any]) -> Object | None:
     return max(parents, key=lambda mount: len(mount["mountPath"]), default=None)
 
 
-def grace(spec: Mapping[str, Any]) -> int:
+def grace(spec: PodSpec) -> int:
     """The Pod's grace period, in seconds."""
     seconds = spec.get("terminationGracePeriodSeconds")
     return DEFAULT_GRACE_SECONDS if seconds is None else int(seconds)

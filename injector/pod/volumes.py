@@ -6,15 +6,15 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.errors import quoted
+from injector.pod.shapes import Container, EnvVar, Object, PodSpec, Volume, VolumeMount
 from injector.values import SIDE_FILES
 
-Object = dict[str, Any]
-Mounted = tuple[Mapping[str, Any], dict[str, Mapping[str, Any]]]
+Mounted = tuple[Container, dict[str, VolumeMount]]
 
 PREFIX = "litestream-hook-"
 CONFIG_VOLUME = "litestream-hook-config"
@@ -46,9 +46,9 @@ class Storage:
     """What the databases need: new volumes, their mounts for the application, Litestream's mounts and environment."""
 
     volumes: list[Object] = field(default_factory=list)
-    target_mounts: list[Object] = field(default_factory=list)
-    mounts: dict[str, Object] = field(default_factory=dict)  # by database
-    environment: list[Object] = field(default_factory=list)  # what a subPathExpr refers to
+    target_mounts: list[VolumeMount] = field(default_factory=list)
+    mounts: dict[str, VolumeMount] = field(default_factory=dict)  # by database
+    environment: list[EnvVar] = field(default_factory=list)  # what a subPathExpr refers to
     names: set[str] = field(default_factory=set)  # of all volumes that hold a database
     lasting: set[str] = field(default_factory=set)  # databases on volumes that outlive the Pod
 
@@ -58,14 +58,12 @@ def config_volume() -> Object:
     return {"name": CONFIG_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
 
 
-def config_mount() -> Object:
+def config_mount() -> VolumeMount:
     """Its mount, in all injected containers and in no other."""
     return {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY}
 
 
-def plan(
-    spec: Mapping[str, Any], targets: Sequence[Mapping[str, Any]], settings: Settings, findings: Findings
-) -> Storage:
+def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findings: Findings) -> Storage:
     """Finds or makes a volume for each database.
 
     Args:
@@ -86,12 +84,13 @@ def plan(
         )
         return storage
     volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    search = _Search(volumes, settings, findings, storage)
     mounted = _mounts_by_path(targets)
-    new: dict[str, Object] = {}
+    new: dict[str, VolumeMount] = {}
     for database in settings.path:
         found = list(_application_mounts(database, mounted))
         if found:
-            mount = _reuse(database, found, volumes, settings, findings, storage)
+            mount = search.reuse(database, found)
         else:
             directory = database.rpartition("/")[0]
             if directory not in new:
@@ -112,7 +111,85 @@ def plan(
     return storage
 
 
-def _new_mount(directory: str, number: int) -> Object:
+@dataclass(frozen=True)
+class _Search:
+    """The search for the volumes that the application mounts: what it looks in, and what it notes in."""
+
+    volumes: Mapping[str, Volume]
+    settings: Settings
+    findings: Findings
+    storage: Storage
+
+    def reuse(self, database: str, found: Sequence[tuple[Container, VolumeMount]]) -> VolumeMount | None:
+        """Litestream's mount of what the application mounts for this database, or None and a violation."""
+        for container, mount in found:
+            if absolute(mount["mountPath"]) in (database, *_side_files(database)):
+                self.findings.deny(
+                    "path",
+                    database,
+                    f"container {container['name']} mounts volume {mount['name']} at the file itself, but SQLite keeps "
+                    f"further files beside it: mount the directory {quoted(database.rpartition('/')[0])} instead",
+                )
+                return None
+        writable = [
+            (container, mount) for container, mount in found if _writable(mount, self.volumes.get(mount["name"], {}))
+        ]
+        if not writable:
+            container, mount = found[0]
+            self.findings.deny(
+                "path",
+                database,
+                f"container {container['name']} mounts volume {mount['name']} at {quoted(mount['mountPath'])} "
+                "read-only, and a replica needs to be written beside the database: mount it writable, or name another "
+                "path",
+            )
+            return None
+        places = {_place(database, container, mount): (container, mount) for container, mount in writable}
+        if len(places) > 1:
+            (one, first), (other, second) = list(places.values())[:2]
+            self.findings.deny(
+                "path",
+                database,
+                f"containers {one['name']} and {other['name']} mount different volumes there ({first['name']}, "
+                f"{second['name']}): write in {self.findings.key('containers')} the one that uses the database",
+            )
+            return None
+        container, mount = writable[0]
+        source = _fleeting(self.volumes.get(mount["name"], {}))
+        if self.settings.restore == "off" and source:
+            _deny_off(database, f"is on the {source} volume {mount['name']}", self.findings)
+        if source is None:
+            self.storage.lasting.add(database)
+        below, expression = mount.get("subPath"), mount.get("subPathExpr")
+        if expression:
+            self._copy_environment(database, expression, container)
+        below_it: Object = {"subPath": below} if below else {}
+        below_it |= {"subPathExpr": expression} if expression else {}
+        return cast("VolumeMount", {"name": mount["name"], **below_it, "mountPath": absolute(mount["mountPath"])})
+
+    def _copy_environment(self, database: str, expression: str, container: Container) -> None:
+        """Gives Litestream the variables that decide where a subPathExpr leads."""
+        variables, missing = _variables(expression, container)
+        where = f"container {container['name']} mounts it with subPathExpr {quoted(expression)}"
+        for name in missing:
+            self.findings.deny(
+                "path",
+                database,
+                f"{where}, whose variable {name} is not in its env (envFrom can't be followed): set it there",
+            )
+        known = {entry["name"]: entry for entry in self.storage.environment}
+        for entry in variables:
+            if known.setdefault(entry["name"], entry) != entry:
+                self.findings.deny(
+                    "path",
+                    database,
+                    f"{where}, whose variable {entry['name']} has another value than in the container of another "
+                    "database, and Litestream can have but one of them: give the variables different names",
+                )
+        self.storage.environment = [*known.values()]
+
+
+def _new_mount(directory: str, number: int) -> VolumeMount:
     return {"name": STORAGE_VOLUME + (f"-{number}" if number else ""), "mountPath": directory}
 
 
@@ -129,16 +206,16 @@ def absolute(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def outer_first(mounts: Iterable[Object]) -> list[Object]:
+def outer_first(mounts: Iterable[VolumeMount]) -> list[VolumeMount]:
     """Mounts in an order in which none hides another: parents before what is mounted inside them."""
     return sorted(mounts, key=lambda mount: absolute(mount["mountPath"]).count("/"))
 
 
-def _mounts_by_path(targets: Sequence[Mapping[str, Any]]) -> list[Mounted]:
+def _mounts_by_path(targets: Sequence[Container]) -> list[Mounted]:
     """Each target that mounts volumes of the application's, with its mounts by their normal path."""
     result: list[Mounted] = []
     for target in targets:
-        by_path: dict[str, Mapping[str, Any]] = {}
+        by_path: dict[str, VolumeMount] = {}
         for mount in target.get("volumeMounts") or []:
             if not mount["name"].startswith(PREFIX):
                 by_path.setdefault(absolute(mount["mountPath"]), mount)
@@ -147,9 +224,7 @@ def _mounts_by_path(targets: Sequence[Mapping[str, Any]]) -> list[Mounted]:
     return result
 
 
-def _application_mounts(
-    database: str, mounted: Iterable[Mounted]
-) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _application_mounts(database: str, mounted: Iterable[Mounted]) -> Iterator[tuple[Container, VolumeMount]]:
     """(container, mount) of each target that mounts something at the database or, else, at its nearest parent."""
     parents = [database[: match.start()] or "/" for match in re.finditer("/", database)]
     places = [*_side_files(database), database, *reversed(parents)]
@@ -163,58 +238,7 @@ def _side_files(database: str) -> list[str]:
     return [database + side for side in SIDE_FILES]
 
 
-def _reuse(
-    database: str,
-    found: list[tuple[Mapping[str, Any], Mapping[str, Any]]],
-    volumes: Mapping[str, Mapping[str, Any]],
-    settings: Settings,
-    findings: Findings,
-    storage: Storage,
-) -> Object | None:
-    """Litestream's mount of what the application mounts for this database, or None and a violation."""
-    for container, mount in found:
-        if absolute(mount["mountPath"]) in (database, *_side_files(database)):
-            findings.deny(
-                "path",
-                database,
-                f"container {container['name']} mounts volume {mount['name']} at the file itself, but SQLite keeps "
-                f"further files beside it: mount the directory {quoted(database.rpartition('/')[0])} instead",
-            )
-            return None
-    writable = [(container, mount) for container, mount in found if _writable(mount, volumes.get(mount["name"], {}))]
-    if not writable:
-        container, mount = found[0]
-        findings.deny(
-            "path",
-            database,
-            f"container {container['name']} mounts volume {mount['name']} at {quoted(mount['mountPath'])} read-only, "
-            "and a replica needs to be written beside the database: mount it writable, or name another path",
-        )
-        return None
-    places = {_place(database, container, mount): (container, mount) for container, mount in writable}
-    if len(places) > 1:
-        (one, first), (other, second) = list(places.values())[:2]
-        findings.deny(
-            "path",
-            database,
-            f"containers {one['name']} and {other['name']} mount different volumes there ({first['name']}, "
-            f"{second['name']}): write in {findings.key('containers')} the one that uses the database",
-        )
-        return None
-    container, mount = writable[0]
-    source = _fleeting(volumes.get(mount["name"], {}))
-    if settings.restore == "off" and source:
-        _deny_off(database, f"is on the {source} volume {mount['name']}", findings)
-    if source is None:
-        storage.lasting.add(database)
-    copy = {"name": mount["name"]} | {key: mount[key] for key in ("subPath", "subPathExpr") if mount.get(key)}
-    copy["mountPath"] = absolute(mount["mountPath"])
-    if "subPathExpr" in copy:
-        _copy_environment(database, copy["subPathExpr"], container, findings, storage)
-    return copy
-
-
-def _fleeting(volume: Mapping[str, Any]) -> str | None:
+def _fleeting(volume: Mapping[str, object]) -> str | None:
     """The kind of a volume that ends with its Pod; one without any source is an emptyDir by default."""
     kinds = [kind for kind, source in volume.items() if source is not None and kind != "name"]
     if volume and not kinds:
@@ -222,7 +246,7 @@ def _fleeting(volume: Mapping[str, Any]) -> str | None:
     return next((kind for kind in kinds if kind in FLEETING_SOURCES), None)
 
 
-def _writable(mount: Mapping[str, Any], volume: Mapping[str, Any]) -> bool:
+def _writable(mount: VolumeMount, volume: Mapping[str, object]) -> bool:
     if mount.get("readOnly"):
         return False
     return not any(
@@ -232,7 +256,7 @@ def _writable(mount: Mapping[str, Any], volume: Mapping[str, Any]) -> bool:
     )
 
 
-def _place(database: str, container: Mapping[str, Any], mount: Mapping[str, Any]) -> tuple[str, ...]:
+def _place(database: str, container: Container, mount: VolumeMount) -> tuple[str, ...]:
     """Where the database lies in its volume: equal for two mounts that show the same file."""
     below = database[len(absolute(mount["mountPath"]).rstrip("/")) :]
     if expression := mount.get("subPathExpr"):
@@ -241,7 +265,7 @@ def _place(database: str, container: Mapping[str, Any], mount: Mapping[str, Any]
     return (mount["name"], absolute((mount.get("subPath") or "") + below))
 
 
-def _variables(expression: str, container: Mapping[str, Any]) -> tuple[list[Object], list[str]]:
+def _variables(expression: str, container: Container) -> tuple[list[EnvVar], list[str]]:
     """The variables that an expression refers to, and those that they refer to; and names that are not in the env.
 
     In the container's own order: a variable can refer to earlier ones only.
@@ -253,7 +277,7 @@ def _variables(expression: str, container: Mapping[str, Any]) -> tuple[list[Obje
         name = wanted.pop()
         if name not in needed:
             needed.add(name)
-            wanted += _referred(environment.get(name, {}).get("value") or "")
+            wanted += _referred(environment[name].get("value") or "") if name in environment else []
     return [entry for name, entry in environment.items() if name in needed], sorted(needed.difference(environment))
 
 
@@ -261,31 +285,7 @@ def _referred(text: str) -> list[str]:
     return [name for name in _VARIABLE.findall(text) if name]
 
 
-def _copy_environment(
-    database: str, expression: str, container: Mapping[str, Any], findings: Findings, storage: Storage
-) -> None:
-    """Gives Litestream the variables that decide where a subPathExpr leads."""
-    variables, missing = _variables(expression, container)
-    where = f"container {container['name']} mounts it with subPathExpr {quoted(expression)}"
-    for name in missing:
-        findings.deny(
-            "path",
-            database,
-            f"{where}, whose variable {name} is not in its env (envFrom can't be followed): set it there",
-        )
-    known = {entry["name"]: entry for entry in storage.environment}
-    for entry in variables:
-        if known.setdefault(entry["name"], entry) != entry:
-            findings.deny(
-                "path",
-                database,
-                f"{where}, whose variable {entry['name']} has another value than in the container of another database, "
-                "and Litestream can have but one of them: give the variables different names",
-            )
-    storage.environment = [dict(entry) for entry in known.values()]
-
-
-def _warn_of_hidden_files(directory: str, targets: Sequence[Mapping[str, Any]], findings: Findings) -> None:
+def _warn_of_hidden_files(directory: str, targets: Sequence[Container], findings: Findings) -> None:
     for target in targets:
         places = [target.get("workingDir") or "", *(target.get("command") or [])[:1]]
         inside = [place for place in places if place == directory or place.startswith(directory + "/")]

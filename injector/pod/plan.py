@@ -1,0 +1,58 @@
+"""The plan: all that the injected containers are made of, gathered before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from injector.annotations.settings import Settings
+from injector.pod.shapes import Container, EnvVar, VolumeMount
+from injector.pod.volumes import Storage
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom Litestream runs as: the application, by its user, group and SELinux label."""
+
+    uid: int
+    gid: int | None
+    selinux: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How Litestream gets into the bucket: environment and, for a web identity, mounts of its token."""
+
+    environment: Sequence[EnvVar] = ()
+    mounts: Sequence[VolumeMount] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for, and what was found in the Pod for it.
+
+    `targets` are the containers that use the databases, `replicas` each database's path in the bucket,
+    `sources` the path that it starts from where that is another one, `grace` the application's own grace
+    period in seconds, `image_before` the image that an earlier call gave to our containers.
+    """
+
+    settings: Settings
+    targets: Sequence[Container]
+    storage: Storage
+    user: User
+    replicas: Mapping[str, str]
+    sources: Mapping[str, str]
+    credentials: Credentials
+    grace: int
+    image_before: str | None = None
+
+    @property
+    def target_names(self) -> list[str]:
+        """The names of the containers that use the databases."""
+        return [target["name"] for target in self.targets]
+
+    @property
+    def native(self) -> bool:
+        """Whether Litestream is a native sidecar, which stops after the application."""
+        return self.settings.sidecar == "native"
