@@ -99,7 +99,7 @@ def similar(word: str, words: list[str]) -> str:
 
 
 def table(defaults: Mapping[str, str] | None = None) -> str:
-    """The annotations as a Markdown table, for the README and the command line.
+    """The annotations as a Markdown table, for docs/annotations.md and the command line.
 
     Args:
         defaults: the operator's, by key, where they replace the table's own.

@@ -71,7 +71,7 @@ def read(
         deny(text, "is not what the webhook writes there", findings)
         return None
     if missing := sorted(set(names).difference(present)):
-        deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
+        deny(text, f"names {_absent(missing, 'container')}", findings)
         return None
     if asked is not None and set(asked) != set(names):
         deny(text, "was written for other containers", findings)
@@ -98,7 +98,7 @@ def check(
         findings: takes a violation where they differ.
     """
     if missing := sorted(set(expected).difference(present)):
-        deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
+        deny(text, f"needs {_absent(missing)}", findings)
     elif status.databases != replicas:
         deny(text, "was written for other databases or another workload", findings)
 
@@ -108,5 +108,13 @@ def deny(text: object, why: str, findings: Findings) -> None:
     findings.deny(
         STATUS,
         str(text),
-        f"{why}; the webhook alone writes it: remove it, and all containers and volumes named litestream-hook-…",
+        f"{why}; only the webhook writes it: remove it, and all containers and volumes named litestream-hook-…",
     )
+
+
+def _absent(names: Sequence[str], what: str = "") -> str:
+    """These names (of containers, say), and that the Pod lacks them."""
+    several = len(names) > 1
+    verb = "aren't" if several else "isn't"
+    noun = f"{what}{'s' * several} " if what else ""
+    return f"{noun}{', '.join(names)[:200]}, which {verb} in this Pod"

@@ -52,7 +52,8 @@ def targets(
             findings.deny(
                 "containers",
                 None,
-                "is needed: all containers of the Pod are known proxies: write which uses the databases",
+                "is needed, as all containers of the Pod are known proxies: write the name of the one that uses the "
+                "databases",
             )
         return found
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
@@ -142,7 +143,7 @@ def _same_id(
             key,
             None,
             f"is needed: the containers that may use the databases have different {field} ({each}): write "
-            f"the one that owns them, or name that container in {findings.key('containers')}",
+            f"the one that owns the databases, or name that container in {findings.key('containers')}",
         )
         return None
     if len(known) == len(contexts) or field == "runAsGroup":
@@ -165,7 +166,7 @@ def check(
         findings.deny(
             "inject",
             "true",
-            "can't be done for a Windows Pod, as Litestream's image is for Linux: write \"false\"",
+            'does not work in a Windows Pod, as Litestream\'s image is for Linux: write "false"',
         )
     if asked.sidecar == "container":
         if identity.finishes:
@@ -179,8 +180,8 @@ def check(
     _check_image(asked, storage, findings)
     if storage.lasting and asked.restore != "off" and not litestream.can_list(asked):
         findings.warn(
-            f"whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older than the replica can't be told "
-            "by this image, and an older one would overwrite it: use litestream/litestream:0.5.17"
+            f"this image can't determine whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older "
+            "than its replica, and an older one would overwrite it: use litestream/litestream:0.5.17"
         )
     proxies = [item["name"] for item in main if item["name"] in options.skip_containers]
     names = {target["name"] for target in targets}
@@ -212,7 +213,7 @@ def _check_image(asked: Settings, storage: Storage, findings: Findings) -> None:
         )
     if litestream.can_list(asked) and not litestream.tells_shell(asked) and (waiting or storage.lasting):
         findings.warn(
-            f"{findings.key('image')}: the tag does not tell whether the image has a shell, which "
+            f"{findings.key('image')}: the tag does not say whether the image has a shell, which "
             f"{containers.CHECK} and {containers.FIRST_SYNC} need: use litestream/litestream:0.5.17 if they can't start"
         )
 
