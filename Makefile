@@ -65,14 +65,14 @@ format: setup ## Put the code into its one format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-golden: setup ## Rewrite the expected Pods and the README's tables; review the diff
-	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_readme.py --update
-	git diff --stat -- tests/golden README.md
+golden: setup ## Rewrite the expected Pods and the tables in docs/; review the diff
+	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_docs.py --update
+	git diff --stat -- tests/golden docs
 
 demo: setup containers ## Show the whole promise with a real Litestream and a real S3 server
 	@$(BIN)/python -m tests.demo
 
-durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite the README's table (takes a while)
+durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite docs/durability.md (takes a while)
 	@DURABILITY=full $(BIN)/python -m pytest --quiet --no-header -n 2 --update tests/durability
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods

@@ -116,7 +116,7 @@ def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:
             findings += result.findings
             text, kept = manifests.patched(document, result.operations) if result.operations else (document.text, True)
             if not kept:
-                note = "written anew, without its comments, as its anchors stand for several places"
+                note = "written anew without its comments, as an anchor of it stands for several places"
                 findings.append(Finding(f"{name}: document {document.number}", note, risk=True))
             output += [document.separator or ("---\n" if output else ""), text if text.endswith("\n") else text + "\n"]
     for finding in findings:
@@ -142,7 +142,7 @@ def _run_review(parsed: argparse.Namespace, chosen: Options) -> int:
 def _run_apply(parsed: argparse.Namespace, chosen: Options) -> int:
     del chosen
     if not parsed.files or "-" in parsed.files:
-        print("name the manifest that the answer is for: standard input is the answer", file=sys.stderr)
+        print("name the manifest that the answer is for; standard input holds the answer", file=sys.stderr)
         return UNREADABLE
     found = _first_object(parsed.files)
     if found is None:
@@ -166,7 +166,7 @@ def _first_object(files: Sequence[str]) -> tuple[Document, dict[str, Any]] | Non
     read = _read_all(files)
     documents = [document for _, found in read or [] for document in found if isinstance(document.value, dict)]
     if read is not None and not documents:
-        print("there is no object in it", file=sys.stderr)
+        print("there is no object in the input", file=sys.stderr)
     return (documents[0], documents[0].value) if documents else None
 
 

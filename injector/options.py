@@ -116,7 +116,7 @@ OPTIONS = (
         "GUARD_ON_ERROR",
         "deny",
         values.one_of("deny", "allow"),
-        "when the API can't be asked who else writes a replica",
+        "deny or allow a Pod when the API can't say who else writes its replica",
     ),
     Option("REPLICA_PREFIX", "", _prefix, "first part of every replica path, such as the cluster's name"),
     Option("LOG_FORMAT", "auto", values.one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),

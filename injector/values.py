@@ -279,7 +279,8 @@ def _wrong_path(path: str) -> str | None:
         return f"is too long (a path has at most {LONGEST_PATH} bytes, a file name {LONGEST_FILE_NAME})"
     directory = path[: path.rindex("/") + 1]
     if directory.startswith(_SYSTEM_PREFIXES):
-        return "lies in the system's " + next(system for system in SYSTEM_DIRECTORIES if path.startswith(system + "/"))
+        system = next(system for system in SYSTEM_DIRECTORIES if path.startswith(system + "/"))
+        return f"lies in the system directory {system}"
     return None
 
 
@@ -309,7 +310,7 @@ def replica_template(text: str) -> str:
     names = _PLACEHOLDER.findall(text)
     unknown = [name for name in names if name not in PLACEHOLDERS]
     if unknown or "{" in (rest := _PLACEHOLDER.sub("x", text)) or "}" in rest:
-        raise ValueError("knows the placeholders " + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS) + " only")
+        raise ValueError("write no other placeholders than " + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS))
     if (why := wrong_replica_path(rest)) is not None:
         raise ValueError(f"{why}: write a path such as {{namespace}}/my-app/{{database}}")
     return text

@@ -14,7 +14,7 @@ _skipped: dict[str, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update", action="store_true", help="rewrite the golden files and the README's tables")
+    parser.addoption("--update", action="store_true", help="rewrite the golden files and the tables in docs/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -114,8 +114,8 @@ def test_a_container_beside_the_sidecar_does_not_double_what_the_pod_reserves() 
         ({"first_sync": "wait", "image": "litestream/litestream:0.3.13"}, "first-sync has no effect here"),
         ({"first_sync": "wait", "image": "litestream/litestream:0.5.17-scratch"}, "first-sync has no effect here"),
         ({"first_sync": "wait", "sidecar": "container"}, "first-sync has no effect here"),
-        ({"image": "example.com/litestream:mine"}, "the tag does not tell whether the image has a shell"),
-        ({"image": "litestream/litestream@sha256:" + "0" * 64}, "the tag does not tell whether the image has a shell"),
+        ({"image": "example.com/litestream:mine"}, "the tag does not say whether the image has a shell"),
+        ({"image": "litestream/litestream@sha256:" + "0" * 64}, "the tag does not say whether the image has a shell"),
     ],
 )
 def test_what_an_image_can_t_do_or_does_not_tell_is_warned_of(annotations: dict[str, str], warning: str) -> None:

@@ -77,7 +77,7 @@ def test_an_ending_writer_is_named_with_since_when_and_how_to_force_it(server: S
     server.api.put("pods", "apps", ending)
     message = judge(server)
     assert message is not None
-    assert "it is ending since 2026-01-02 03:04:05 UTC" in message
+    assert "it has been terminating since 2026-01-02 03:04:05 UTC" in message
     assert "kubectl delete pod web-old -n apps --force --grace-period=0" in message
     assert "only if you are sure" in message
 

@@ -118,7 +118,7 @@ def test_nothing_is_printed_when_anything_is_wrong(tmp_path: Path) -> None:
     [
         ("a: b: c\n", "document 1, line 1"),
         ("a: 1\n---\nb: [\n", "document 2, line"),
-        ("a: 1\na: 2\n", "stands twice"),
+        ("a: 1\na: 2\n", "is there twice"),
         ("&a [*a]\n", "document 1"),
         (
             "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "k8s/components/monitoring"
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]
 ALERTS: dict[str, Any] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
+OPERATING = (ROOT / "docs/operating.md").read_text()
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
@@ -683,8 +684,8 @@ def test_panels_do_not_overlap() -> None:
             assert taken.setdefault(cell, panel["title"]) == panel["title"]
 
 
-def test_the_readme_says_what_to_do_about_each_alert() -> None:
-    table = (ROOT / "README.md").read_text().split("### Monitoring")[1].split("\n### ")[0]
+def test_the_docs_say_what_to_do_about_each_alert() -> None:
+    table = OPERATING.split("### Alerts\n")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(ALERTS)
 
 
@@ -706,7 +707,7 @@ def test_whoever_finds_litestream_down_is_told_of_every_container_that_may_block
     names = [each["name"] for each in injected["spec"]["initContainers"]]
     blocking = names[names.index(containers.INIT) + 1 : names.index(containers.REPLICATE)]
     assert containers.CHECK in blocking
-    (row,) = (row for row in (ROOT / "README.md").read_text().splitlines() if row.startswith("| `LitestreamDown`"))
+    (row,) = (row for row in OPERATING.splitlines() if row.startswith("| `LitestreamDown`"))
     for name in blocking:
         assert name in ALERTS["LitestreamDown"]["annotations"]["description"]
         assert name in row

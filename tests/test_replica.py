@@ -107,7 +107,7 @@ def test_a_pod_without_a_lasting_name_needs_a_path_of_its_own(metadata: Object) 
 def test_a_pod_of_an_unknown_controller_needs_a_path_of_its_own(api_version: str, kind: str) -> None:
     pod = owned(kind, "x", api_version, name="x-0")
     assert kind in refusal(pod)
-    assert "can't be told here" in refusal(pod, replica_path="{namespace}/{pod}/{database}")
+    assert "can't be determined for this Pod" in refusal(pod, replica_path="{namespace}/{pod}/{database}")
     assert path(pod, replica_path="mine/{database}") == "mine/data/app.db"
 
 
@@ -121,7 +121,7 @@ def test_a_pod_of_an_unknown_controller_needs_a_path_of_its_own(api_version: str
     ids=lambda pod: pod["metadata"]["ownerReferences"][0]["kind"],
 )
 def test_a_name_that_changes_is_no_part_of_a_path(pod: Object) -> None:
-    assert "{pod} can't be told here" in refusal(pod, replica_path="{namespace}/{pod}/{database}")
+    assert "{pod} can't be determined for this Pod" in refusal(pod, replica_path="{namespace}/{pod}/{database}")
 
 
 def test_a_stateful_pods_name_is_part_of_a_path() -> None:
@@ -168,7 +168,7 @@ def test_the_node_is_the_one_that_the_daemon_sets_controller_chose() -> None:
     ids=range(11),
 )
 def test_a_node_that_is_not_decided_is_not_guessed(pod: Object) -> None:
-    assert "{node} can't be told here" in refusal(pod, replica_path="{workload}/{node}/{database}")
+    assert "{node} can't be determined for this Pod" in refusal(pod, replica_path="{workload}/{node}/{database}")
 
 
 def test_only_daemons_have_a_node() -> None:

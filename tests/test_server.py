@@ -101,7 +101,7 @@ def test_a_taken_port_is_one_sentence_and_exit_code_1(tmp_path: Path, variable: 
         value = str(port) if variable == "PORT" else f"127.0.0.1:{port}"
         code, said = refused(tmp_path, **{variable: value})
     assert code == 1
-    assert f"can't listen on 127.0.0.1:{port}: it is taken by another process" in said
+    assert f"can't listen on 127.0.0.1:{port}: another process uses it" in said
     assert f"set {variable}" in said
     assert len(said.splitlines()) == 1
 
@@ -193,7 +193,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 def test_probes_and_metrics_have_their_pages_and_nothing_else(replica: Replica) -> None:
     assert replica.get("healthz") == (200, "ok\n")
     assert replica.get("readyz") == (200, "ok\n")
-    assert replica.get("mutate") == (404, "here: /healthz, /readyz\n")
+    assert replica.get("mutate") == (404, "only /healthz and /readyz are served here\n")
     request = urllib.request.Request(f"http://127.0.0.1:{replica.health_port}/healthz", method="HEAD")
     with urllib.request.urlopen(request) as answer:
         assert (answer.status, answer.read()) == (200, b"")

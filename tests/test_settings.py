@@ -106,13 +106,13 @@ def test_another_word_than_true_or_false_is_no_silent_consent(value: str) -> Non
 def test_other_keys_without_inject_are_a_mistake() -> None:
     _, findings = read(bucket="b-1")
     assert [str(violation) for violation in findings.violations] == [
-        f'{GROUP}/inject: is missing: write "true" to ask for injection, "false" to decline it'
+        f'{GROUP}/inject: is missing: write "true" to ask for injection, or "false" to decline it'
     ]
 
 
 def test_a_misspelt_inject_is_named_even_behind_other_unknown_keys() -> None:
     _, findings = read(foo="1", injekt="true")
-    assert f"instead of {GROUP}/injekt" in str(findings.violations[0])
+    assert f"there is {GROUP}/injekt instead" in str(findings.violations[0])
 
 
 def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:

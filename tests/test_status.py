@@ -73,9 +73,16 @@ def test_a_status_that_does_not_fit_the_pod_is_denied(fields: Object) -> None:
     assert "remove it" in denial(with_status(reviews.injected(pod()), **fields))
 
 
-def test_a_status_without_what_it_speaks_of_is_denied() -> None:
+def test_a_status_without_what_it_stands_for_is_denied() -> None:
     bare = pod(status=reviews.injected(pod())["metadata"]["annotations"][STATUS])
-    assert "which the Pod does not have" in denial(bare)
+    assert "needs litestream-hook-" in denial(bare)
+    assert ", which aren't in this Pod" in denial(bare)
+
+
+def test_a_status_that_names_another_pods_container_is_denied() -> None:
+    assert "names container gone, which isn't in this Pod" in denial(
+        with_status(reviews.injected(pod()), containers=["app", "gone"])
+    )
 
 
 def test_a_copy_under_another_name_is_denied_and_not_made_a_second_writer() -> None:

@@ -100,7 +100,7 @@ def test_the_private_key_is_in_no_text_of_the_pair() -> None:
             made(START - timedelta(days=400))[0].certificate,
             NAME,
             START,
-            "all of its certificates are expired",
+            "all of its certificates have expired",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def now() -> datetime:
 
 def test_the_first_one_makes_a_ca_and_a_leaf() -> None:
     decision = decide(None, NAMES, START)
-    assert decision.change == "there is none yet"
+    assert decision.change == "there was none"
     assert not decision.damaged
     assert decision.shared.old == ()
     assert source.signer(decision.shared.leaf.certificate, [decision.shared.ca.certificate])
@@ -69,10 +69,10 @@ def test_what_is_fine_is_kept() -> None:
 
 def test_a_leaf_is_renewed_after_two_thirds_of_its_life_and_the_jitter() -> None:
     assert decide(STORED, NAMES, START + 59 * DAY).change == ""
-    assert decide(STORED, NAMES, START + 60.1 * DAY).change == "the certificate's time has come"
+    assert decide(STORED, NAMES, START + 60.1 * DAY).change == "it was time for a new certificate"
     assert decide(STORED, NAMES, START + 60.1 * DAY, jitter=0.05).change == ""
     decision = decide(STORED, NAMES, START + 65 * DAY, jitter=0.05)
-    assert decision.change == "the certificate's time has come"
+    assert decision.change == "it was time for a new certificate"
     assert not decision.damaged
     assert decision.shared.ca == CA
 
@@ -81,14 +81,14 @@ def test_a_ca_is_renewed_beside_the_old_one_and_signs_only_after_everybody_knows
     at = START + 244 * DAY
     leaf = make_leaf(CA, NAMES, at - 10 * DAY)
     first = decide(source.fields(Shared(CA, (), leaf)), NAMES, at)
-    assert first.change == "the CA's time has come"
+    assert first.change == "it was time for a new CA"
     assert first.shared.leaf == leaf
     assert blocks(first.shared.bundle) == blocks(first.shared.ca.certificate + CA.certificate)
 
     stored = source.fields(first.shared)
     assert decide(stored, NAMES, at + SETTLE - timedelta(seconds=1)).change == ""
     second = decide(stored, NAMES, at + SETTLE)
-    assert second.change == "there is a new CA"
+    assert second.change == "there was a new CA to sign it"
     assert source.signer(second.shared.leaf.certificate, [first.shared.ca.certificate])
     assert second.shared.bundle == first.shared.bundle
 
@@ -96,7 +96,7 @@ def test_a_ca_is_renewed_beside_the_old_one_and_signs_only_after_everybody_knows
     kept = decide(stored, NAMES, START + 364 * DAY, jitter=0.05)
     assert CA.certificate.strip() in kept.shared.bundle
     dropped = decide(source.fields(kept.shared), NAMES, START + 365 * DAY, jitter=0.05)
-    assert dropped.change == "an old CA is expired"
+    assert dropped.change == "an old CA has expired"
     assert blocks(dropped.shared.bundle) == blocks(first.shared.ca.certificate)
 
 
@@ -127,7 +127,7 @@ def damaged(**changes: bytes | None) -> dict[str, bytes]:
         (
             source.fields(Shared(make_ca("stranger", START), (), LEAF)),
             START,
-            'the CA is a foreign one, or none that signs itself: "CN=stranger"',
+            'the CA is not one of the webhook\'s, or does not sign itself: "CN=stranger"',
             False,
         ),
     ],
@@ -605,7 +605,7 @@ def test_the_loop_survives_what_nobody_thought_of(
         assert timedelta(seconds=3 * 0.9 * rotation.POLL) <= clock.time - START
 
     asyncio.run(main())
-    assert caplog.text.count("going on with what is served") == 2
+    assert caplog.text.count("the one that is served stays") == 2
 
 
 def accepted(bundles: list[bytes], leaf: bytes, at: datetime, name: str = NAME) -> bool:

@@ -114,10 +114,10 @@ def test_a_ca_whose_public_key_is_no_point_of_its_curve_is_described() -> None:
 
 
 def test_a_foreign_ca_is_described() -> None:
-    with pytest.raises(BadCertificate, match=r'foreign one.*"CN=litestream-hook CA of'):
+    with pytest.raises(BadCertificate, match=r'not one of the webhook\'s.*"CN=litestream-hook CA of'):
         source.read(source.fields(shared()), "another name")
     leaf = made(START)[1]
-    with pytest.raises(BadCertificate, match="foreign one, or none that signs itself"):
+    with pytest.raises(BadCertificate, match="not one of the webhook's, or does not sign itself"):
         source.read(source.fields(source.Shared(leaf, (), leaf)), CA_NAME)
 
 

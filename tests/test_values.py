@@ -287,7 +287,7 @@ def test_what_is_right_is_accepted(read: Callable[[str], Any], text: str) -> Non
     [pytest.param(read, text, id=f"{read.__name__}-{text[:40]!a}") for read, texts in REFUSED for text in texts],
 )
 def test_what_is_wrong_is_refused_with_something_to_write(read: Callable[[str], Any], text: str) -> None:
-    with pytest.raises(ValueError, match=r"write|knows the placeholders"):
+    with pytest.raises(ValueError, match="write"):
         read(text)
 
 

@@ -158,8 +158,8 @@ def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
         findings.warn(f"{len(unknown) - MOST_UNKNOWN} more annotations of {findings.group} are unknown")
     if "inject" not in own:
         slip = next((key for key in unknown[:MOST_UNKNOWN] if similar(key, ["inject"])), None)
-        hint = f" instead of {findings.key(quoted(slip)[1:-1])}" if slip else ""
-        findings.deny("inject", None, f'is missing: write "true" to ask for injection, "false" to decline it{hint}')
+        hint = f" (there is {findings.key(quoted(slip)[1:-1])} instead)" if slip else ""
+        findings.deny("inject", None, f'is missing{hint}: write "true" to ask for injection, or "false" to decline it')
 
 
 def _version(
@@ -177,8 +177,8 @@ def _version(
         return NEWEST
     if series not in KNOWN_SERIES:
         findings.warn(
-            f"{findings.key('image')}: the tag {tag} names neither Litestream 0.3 nor 0.5: taken for 0.5 "
-            f"({findings.key('litestream-version')} says which it is)"
+            f"{findings.key('image')}: the tag {tag} names neither Litestream 0.3 nor 0.5, so it counts as 0.5: "
+            f"if it is 0.3, write that in {findings.key('litestream-version')}"
         )
         return NEWEST
     if tagged in KNOWN_SERIES and tagged != series:
@@ -192,7 +192,7 @@ def _version(
         findings.deny(
             "image",
             own.get("image", read_values["image"].reference),
-            f"lacks flags that restores need: use {DEFAULT_IMAGE} (or {NEWEST_03.rpartition(':')[2]})",
+            f"is too old, and lacks flags that restores need: use {DEFAULT_IMAGE} (or {NEWEST_03.rpartition(':')[2]})",
         )
     return version
 
@@ -215,9 +215,9 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
         findings.deny(
             "restore-timestamp",
             settings.restore_timestamp,
-            f"needs {findings.key('restore-from')}: copy the replica to start from to another path, or name "
-            f"its path there and give this Pod a new {findings.key('replica-path')}; a timestamp of the "
-            "Pod's own replica would rewind the database at every restart",
+            f"needs {findings.key('restore-from')}: write the path of the replica to start from there, and give this "
+            f"Pod a new {findings.key('replica-path')}; a timestamp of the Pod's own replica would rewind the database "
+            "at every restart",
         )
     if settings.restore == "off" and settings.restore_from:
         findings.deny(

@@ -84,12 +84,13 @@ ANNOTATIONS = (
     Annotation("cpu-limit", None, values.cpu, "CPU limit of every injected container"),
     Annotation("memory-request", "64Mi", values.size, "memory request of the sidecar and of a restore"),
     Annotation("memory-limit", "256Mi", values.size,
-               "memory limit of the sidecar and of a restore; Go's garbage collector is told of it"),
+               "memory limit of the sidecar and of a restore, which Go's garbage collector knows"),
     Annotation("metrics-port", None, values.port,
                "port of Litestream's Prometheus metrics; off by default, because pprof is served with them"),
     Annotation("log-level", "info", values.one_of(*get_args(LogLevel)), "Litestream's log level"),
     Annotation("single-writer", "enforce", values.one_of(*get_args(SingleWriter)),
-               "what becomes of a workload that could run two writers on one replica: denied, warned of, or let be"),
+               "a workload or Pod that could be the second writer of a replica: `enforce` denies it, `warn` warns, "
+               "`off` says nothing"),
 )  # fmt: skip
 BY_KEY = {annotation.key: annotation for annotation in ANNOTATIONS}
 STATUS = "status"  # written by the webhook, never by a user
@@ -109,7 +110,7 @@ def similar(word: str, words: list[str]) -> str:
 
 
 def table(defaults: Mapping[str, str] | None = None) -> str:
-    """The annotations as a Markdown table, for the README and the command line.
+    """The annotations as a Markdown table, for docs/annotations.md and the command line.
 
     Args:
         defaults: the operator's, by key, where they replace the table's own.

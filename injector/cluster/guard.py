@@ -98,7 +98,7 @@ class Guard:
                 self._turn.release()
         except (ClusterError, TimeoutError) as error:
             self._observe("unknown", time.perf_counter() - start)
-            return self._unknown(namespace, str(error) or f"too many others were asking for {LIMIT:g} s")
+            return self._unknown(namespace, str(error) or f"it took {LIMIT:g} s to ask about other Pods")
         # A Pod of the same name can't come to be beside it: the API server says so in its own words.
         others = [other for other in pods if not pod or other.name != pod]
         found = writer(others, replicas, f"{self._group}/status")
@@ -107,10 +107,10 @@ class Guard:
 
     def _unknown(self, namespace: str, why: str) -> str | None:
         if self._on_error == "allow":
-            logger.warning("not known who else writes in namespace %s (%s): allowed", namespace, why)
+            logger.warning("can't determine who else writes in namespace %s (%s): the Pod is allowed", namespace, why)
             return None
         return (
-            f"it is not known whether another Pod still writes this replica: {why}. The Pod's controller "
+            f"the webhook can't determine whether another Pod still writes this replica: {why}. The Pod's controller "
             "tries again; GUARD_ON_ERROR=allow of the webhook lets Pods pass unchecked, at the risk that two "
             "writers destroy the replica."
         )
@@ -138,8 +138,8 @@ def denial(namespace: str, found: Writer) -> str:
             "replica-path."
         )
     return (
-        f"{first}; it is ending since {found.ending_since:%Y-%m-%d %H:%M:%S} UTC. The Pod's controller tries "
-        "again until it is gone. If its node is dead, and only if you are sure of that, remove it with: "
+        f"{first}; it has been terminating since {found.ending_since:%Y-%m-%d %H:%M:%S} UTC. The Pod's controller "
+        "tries again until it is gone. If its node is dead, and only if you are sure of that, remove it with: "
         f"kubectl delete pod {found.pod} -n {namespace} --force --grace-period=0"
     )
 

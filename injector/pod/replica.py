@@ -53,11 +53,11 @@ def of_pod(pod: Mapping[str, Any], namespace: str) -> Identity:
         if name and not (prefix and name.startswith(prefix)):
             return _identity(namespace, "pod", name, pod=name)
         return _unidentified(
-            namespace, "the Pod has neither an owner nor a name of its own, so its next life has another"
+            namespace, "the Pod has neither an owner nor a name of its own, so the next one has another name"
         )
     group, kind = owner["apiVersion"].rpartition("/")[0], owner["kind"]
     if (group, kind) not in KNOWN_OWNERS:
-        return _unidentified(namespace, f"the Pod's controller, {kind} of {group or 'v1'}, is not a known one")
+        return _unidentified(namespace, f"the webhook does not know the Pod's controller, {kind} of {group or 'v1'}")
     if kind == "StatefulSet":
         return of_stateful_pod(namespace, name)
     if kind == "DaemonSet":
@@ -131,7 +131,7 @@ def _identity(namespace: str, kind: str, workload: str, pod: str | None = None) 
     known = {"namespace": namespace, "kind": kind, "workload": workload}
     unknown = {"node": "only the Pods of a DaemonSet belong to a node"}
     if pod is None:
-        unknown["pod"] = f"a Pod of this {kind} has another name in its next life"
+        unknown["pod"] = f"the next Pod of this {kind} has another name"
     else:
         known["pod"] = pod
     return Identity(namespace, known, unknown, "{namespace}/{kind}/{workload}/{database}", pod)
@@ -200,7 +200,8 @@ def _fill(
         findings.deny(
             key,
             value,
-            f"{what} can't be told here ({reasons}): write a path of your own, such as {identity.example}",
+            f"{what} can't be determined for this Pod ({reasons}): write a path of your own, such as "
+            f"{identity.example}",
         )
         return {}
     filled: dict[str, str] = {}

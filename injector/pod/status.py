@@ -72,7 +72,7 @@ def read(
         _deny(text, "is not what the webhook writes there", findings)
         return None
     if missing := sorted(set(names).difference(present)):
-        _deny(text, f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
+        _deny(text, f"names {_absent(missing, 'container')}", findings)
         return None
     if asked is not None and set(asked) != set(names):
         _deny(text, "was written for other containers", findings)
@@ -91,7 +91,7 @@ def check(status: Status, replicas: Mapping[str, str], missing: Sequence[str], f
     """
     text = msgspec.json.encode(status)
     if missing:
-        _deny(text.decode(), f"speaks of {', '.join(missing)[:200]}, which the Pod does not have", findings)
+        _deny(text.decode(), f"needs {_absent(missing)}", findings)
     elif status.databases != replicas:
         _deny(text.decode(), "was written for other databases or another workload", findings)
 
@@ -101,5 +101,13 @@ def _deny(text: object, why: str, findings: Findings) -> None:
     findings.deny(
         STATUS,
         str(text),
-        f"{why}; the webhook alone writes it: remove it, and all containers and volumes named litestream-hook-…",
+        f"{why}; only the webhook writes it: remove it, and all containers and volumes named litestream-hook-…",
     )
+
+
+def _absent(names: Sequence[str], what: str = "") -> str:
+    """These names (of containers, say), and that the Pod lacks them."""
+    several = len(names) > 1
+    verb = "aren't" if several else "isn't"
+    noun = f"{what}{'s' * several} " if what else ""
+    return f"{noun}{', '.join(names)[:200]}, which {verb} in this Pod"

@@ -53,7 +53,8 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
             findings.deny(
                 "containers",
                 None,
-                "is needed: all containers of the Pod are known proxies: write which uses the databases",
+                "is needed, as all containers of the Pod are known proxies: write the name of the one that uses the "
+                "databases",
             )
         return found
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
@@ -139,7 +140,7 @@ def _same(wanted: _Id, contexts: Mapping[str, SecurityContext], settings: Settin
             wanted.annotation,
             None,
             f"is needed: the containers that may use the databases have different {wanted.field} ({each}): write "
-            f"the one that owns them, or name that container in {findings.key('containers')}",
+            f"the one that owns the databases, or name that container in {findings.key('containers')}",
         )
         return None
     if len(known) == len(contexts) or wanted.field == "runAsGroup":
@@ -154,7 +155,7 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
         findings.deny(
             "inject",
             "true",
-            "can't be done for a Windows Pod, as Litestream's image is for Linux: write \"false\"",
+            'does not work in a Windows Pod, as Litestream\'s image is for Linux: write "false"',
         )
     if settings.sidecar == "container":
         if identity.finishes:
@@ -168,8 +169,8 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
     _check_image(plan, findings)
     if storage.lasting and settings.restore != "off" and not litestream.can_list(settings):
         findings.warn(
-            f"whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older than the replica can't be told "
-            f"by this image, and an older one would overwrite it: use {LITESTREAM_IMAGE}"
+            f"this image can't determine whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older "
+            f"than its replica, and an older one would overwrite it: use {LITESTREAM_IMAGE}"
         )
     proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
     names = set(plan.target_names)
@@ -201,7 +202,7 @@ def _check_image(plan: Plan, findings: Findings) -> None:
         )
     if litestream.can_list(settings) and not litestream.tells_shell(settings) and (waiting or plan.storage.lasting):
         findings.warn(
-            f"{findings.key('image')}: the tag does not tell whether the image has a shell, which "
+            f"{findings.key('image')}: the tag does not say whether the image has a shell, which "
             f"{containers.CHECK} and {containers.FIRST_SYNC} need: use {LITESTREAM_IMAGE} if they can't start"
         )
 

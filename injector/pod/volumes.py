@@ -140,8 +140,7 @@ class _Search:
                 "path",
                 database,
                 f"container {container['name']} mounts volume {mount['name']} at {quoted(mount['mountPath'])} "
-                "read-only, and a replica needs to be written beside the database: mount it writable, or name another "
-                "path",
+                "read-only, but Litestream writes beside the database: mount it writable, or name another path",
             )
             return None
         places = {_place(database, container, mount): (container, mount) for container, mount in writable}
@@ -175,7 +174,7 @@ class _Search:
             self.findings.deny(
                 "path",
                 database,
-                f"{where}, whose variable {name} is not in its env (envFrom can't be followed): set it there",
+                f"{where}, whose variable {name} is not in its env (the webhook can't read envFrom): set it there",
             )
         known = {entry["name"]: entry for entry in self.storage.environment}
         for entry in variables:
@@ -184,7 +183,7 @@ class _Search:
                     "path",
                     database,
                     f"{where}, whose variable {entry['name']} has another value than in the container of another "
-                    "database, and Litestream can have but one of them: give the variables different names",
+                    "database, and Litestream can have only one of them: give the variables different names",
                 )
         self.storage.environment = [*known.values()]
 

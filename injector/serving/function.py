@@ -38,7 +38,7 @@ async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | No
         async with asyncio.timeout(BODY_SECONDS):
             body = await _body(request)
     except TimeoutError:
-        late = f"the body did not come within {BODY_SECONDS} s".encode()
+        late = f"the body did not arrive within {BODY_SECONDS} s".encode()
         return webhook.Answer(408, late, webhook.TEXT, webhook.Record("bad-request", "late")), {"connection": "close"}
     except ClientDisconnect:
         return webhook.Answer(400, b"", webhook.TEXT, webhook.Record("bad-request", "gone")), None

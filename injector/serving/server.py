@@ -109,7 +109,7 @@ async def _serve(chosen: Options) -> None:
     rotating = asyncio.create_task(_forever("certificates", certificates.run))
     _announce(chosen, webhook, pages, certificates)
     await asyncio.wait({stopped, serving, *others}, return_when=asyncio.FIRST_COMPLETED)
-    log.event(logging.INFO, "stopping: answering what was begun")
+    log.event(logging.INFO, "stopping: answering the requests under way")
     await webhook.stop()
     await serving
     for listener in pages:
@@ -144,7 +144,7 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
             await run()
         except Exception:
             logging.getLogger(log.ROOT).exception(
-                "%s stopped, starts again in %d s", name, RESTART_SECONDS, extra={"repeats": name}
+                "%s failed; starting again in %d s", name, RESTART_SECONDS, extra={"repeats": name}
             )
         await asyncio.sleep(RESTART_SECONDS)
 
@@ -178,7 +178,7 @@ def _listener(name: str, variable: str, address: tuple[str, int], *rest: Any) ->
         why = f"{address[0]} is no address of this machine: set {'HOST' if name == 'https' else variable}"
     except OSError as problem:
         why = {
-            errno.EADDRINUSE: f"it is taken by another process: stop that one, or set {variable}",
+            errno.EADDRINUSE: f"another process uses it: stop that one, or set {variable}",
             errno.EACCES: f"ports below 1024 need privileges: set {variable} to a higher one",
             errno.EADDRNOTAVAIL: "this machine has no such address: set " + ("HOST" if name == "https" else variable),
         }.get(problem.errno or 0, problem.strerror or str(problem))
@@ -208,11 +208,11 @@ def _pages(routes: Routes) -> Callable[..., Awaitable[None]]:
         scope: MutableMapping[str, Any], _receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]
     ) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
-            status, content_type, body = 405, TEXT, b"GET it\n"
+            status, content_type, body = 405, TEXT, b"send a GET request\n"
         elif page := routes.get(scope["path"]):
             status, content_type, body = page()
         else:
-            status, content_type, body = 404, TEXT, f"here: {', '.join(routes)}\n".encode()
+            status, content_type, body = 404, TEXT, f"only {' and '.join(routes)} are served here\n".encode()
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         if status == 405:
             headers += [(b"allow", b"GET, HEAD"), (b"connection", b"close")]

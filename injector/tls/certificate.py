@@ -156,7 +156,7 @@ def check_ca(ca: Pair, name: str) -> None:
         raise BadCertificate("the CA's key does not belong to its certificate")
     if not is_ca_named(ca.certificate, name):
         subject = quoted(facts(ca.certificate).issuer)
-        raise BadCertificate(f"the CA is a foreign one, or none that signs itself: {subject}")
+        raise BadCertificate(f"the CA is not one of the webhook's, or does not sign itself: {subject}")
 
 
 @lru_cache(maxsize=32)
@@ -220,7 +220,7 @@ def why_untrusted(context: ssl.SSLContext, leaf: Facts, bundle: bytes, name: str
         return f"the certificate is {problem}"
     anchors = [block for block in blocks(bundle) if _valid_at(block, now)]
     if not anchors:
-        return "there is no certificate in it" if not blocks(bundle) else "all of its certificates are expired"
+        return "there is no certificate in it" if not blocks(bundle) else "all of its certificates have expired"
     return _refusal(context, tuple(anchors), name)
 
 

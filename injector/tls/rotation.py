@@ -94,7 +94,7 @@ def decide(
     """
     ca_name = _ca_name(names)
     if stored is None:
-        return Decision(_new(names, now, keep), "there is none yet")
+        return Decision(_new(names, now, keep), "there was none")
     try:
         shared = source.read(stored, ca_name)
         if problem := facts(shared.ca.certificate).problem_at(now):
@@ -106,14 +106,14 @@ def decide(
     if problem := _leaf_problem(shared, names, now):
         return Decision(Shared(ca, old, make_leaf(ca, names, now)), problem, damaged=True)
     if _due(ca.certificate, now, jitter):
-        return Decision(Shared(make_ca(ca_name, now), (ca.certificate, *old), leaf), "the CA's time has come")
+        return Decision(Shared(make_ca(ca_name, now), (ca.certificate, *old), leaf), "it was time for a new CA")
     if now >= facts(ca.certificate).not_before + SKEW + SETTLE:
         if _due(leaf.certificate, now, jitter):
-            return Decision(Shared(ca, old, make_leaf(ca, names, now)), "the certificate's time has come")
+            return Decision(Shared(ca, old, make_leaf(ca, names, now)), "it was time for a new certificate")
         if source.signer(leaf.certificate, [ca.certificate]) is None:
-            return Decision(Shared(ca, old, make_leaf(ca, names, now)), "there is a new CA")
+            return Decision(Shared(ca, old, make_leaf(ca, names, now)), "there was a new CA to sign it")
     if old != shared.old:
-        return Decision(Shared(ca, old, leaf), "an old CA is expired")
+        return Decision(Shared(ca, old, leaf), "an old CA has expired")
     return Decision(shared)
 
 
@@ -192,7 +192,7 @@ class Certificates:
         self._published: bytes | None = None  # the caBundle that we wrote
         self._local: Path | None = None  # folder of an ephemeral CA
         self._ready = False
-        self._reason = "no certificate was obtained yet"
+        self._reason = "there is no certificate yet"
         self._complaints: set[str] = set()  # of the last look: each is logged once, not every time
         self._latest: set[str] = set()
 
@@ -216,7 +216,7 @@ class Certificates:
                 try:
                     await self._look(first=False)
                 except Exception:  # a loop that ended would end in an expired certificate
-                    logger.exception("looking after the certificate failed; going on with what is served")
+                    logger.exception("keeping the certificate valid failed; the one that is served stays")
         finally:
             if self._local is not None:
                 shutil.rmtree(self._local, ignore_errors=True)
@@ -315,7 +315,7 @@ class Certificates:
             self._serve(kind, pair, client_ca)
         if self._shown is not None and (refusal := self._refusal(self._shown[0], bundles)):
             self._complain(
-                "the API server does not trust the certificate that is served: by the caBundle of "
+                "the API server does not trust the certificate that is served, by the caBundle of "
                 f"MutatingWebhookConfiguration {self._options.webhook_configuration_name}: {refusal}"
             )
         else:
@@ -330,7 +330,7 @@ class Certificates:
     def _trusted(self) -> None:
         if not self._ready:
             self._ready = True
-            logger.info("the certificate that is served is trusted by those who call")
+            logger.info("callers trust the certificate that is served")
 
     def _serve(self, kind: Kind, pair: Pair, client_ca: bytes) -> None:
         self._pending = None

@@ -1,7 +1,7 @@
-"""Each test plays a scenario and measures a row of the README's table.
+"""Each test plays a scenario and measures a row of the table in docs/durability.md.
 
-`DURABILITY=full` plays them as often and in as many ways as the README says, and shows how far it is; with `--update`
-(`make durability`) the README's table is rewritten if every scenario kept its promise. Each run ends with the table of
+`DURABILITY=full` plays them as often and in as many ways as that page says, and shows how far it is; with `--update`
+(`make durability`) the table is rewritten if every scenario kept its promise. Each run ends with the table of
 what it played.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.durability.stage import FULL, Row, Way
-from tests.durability.table import README, table, written
+from tests.durability.table import PAGE, table, written
 from tests.podrunner.s3 import S3
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     terminalreporter.line(made)
     whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
     if FULL and whole and exitstatus == pytest.ExitCode.OK and config.getoption("--update"):
-        README.write_text(written(README.read_text(), made))
-        terminalreporter.line("README.md has this table now")
+        PAGE.write_text(written(PAGE.read_text(), made))
+        terminalreporter.line(f"docs/{PAGE.name} has this table now")
 
 
 class Progress:

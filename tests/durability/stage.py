@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 SCENARIO = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]  # what each test of one is
-FULL = os.environ.get("DURABILITY") == "full"  # as often and in as many ways as the README's numbers say
+FULL = os.environ.get("DURABILITY") == "full"  # as often and in as many ways as docs/durability.md says
 DATABASE = "/data/app.db"
 APPLICATION = "app"
 FIRST_RESTORE = f"{RESTORE}-0"

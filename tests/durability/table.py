@@ -1,4 +1,4 @@
-"""The README's table of what was measured."""
+"""The table of what was measured, in docs/durability.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.durability.stage import Row
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/durability.md"
 BEGIN, END = "<!-- durability -->", "<!-- /durability -->"
 COLUMNS = (
     "scenario", "times", "sidecar", "Litestream", "rows acknowledged", "rows restored", "rows lost",
@@ -33,8 +33,8 @@ def table(measured: Sequence[Row]) -> str:
 
 
 def written(text: str, made: str) -> str:
-    """The README with this table between its marks; ValueError if they are not there."""
+    """The page with this table between its marks; ValueError if they are not there."""
     marks = re.compile(f"({re.escape(BEGIN)}\n).*?(\n*{re.escape(END)})", re.DOTALL)
     if not marks.search(text):
-        raise ValueError(f"README.md has no {BEGIN} ... {END}")
+        raise ValueError(f"{PAGE.name} has no {BEGIN} ... {END}")
     return marks.sub(lambda _: f"{BEGIN}\n\n{made}\n\n{END}", text)

@@ -176,13 +176,13 @@ def test_a_database_that_is_kept_becomes_the_newest_state_and_nothing_is_mixed_i
 def test_litestream_0_3_lets_an_older_database_overwrite_its_replica(
     stage: Stage, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]
 ) -> None:
-    """A limit that the webhook warns of, measured so that the README's number is true."""
+    """A limit that the webhook warns of, measured so that docs/durability.md is true."""
     row = measure("the database on the PersistentVolumeClaim is older than its replica: nobody can tell", way)
     live(stage, row)
     promised = live_elsewhere(stage, row, tmp_path)
     live(stage, row)
     row.count(promised, stage.restored(row))
-    assert row.lost > 0, "Litestream 0.3 keeps them now: tell it in README.md, and check its databases too"
+    assert row.lost > 0, "Litestream 0.3 keeps them now: tell it in docs/, and check its databases too"
 
 
 @ways(NATIVE_05)

@@ -1,4 +1,4 @@
-"""The table of the README is made from what was measured, and nothing else of the README changes."""
+"""The table in docs/durability.md is made from what was measured, and nothing else of the page changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.durability.stage import NATIVE_05, Row
-from tests.durability.table import README, table, written
+from tests.durability.table import PAGE, table, written
 
 
 def test_the_table_tells_rows_lost_and_the_worst_of_the_repetitions() -> None:
@@ -18,8 +18,8 @@ def test_the_table_tells_rows_lost_and_the_worst_of_the_repetitions() -> None:
     assert last == "| a scenario | 2 | native | 0.5.17 | 6 | 4 | 2 (1 at a time, at most 2) | 1.3 | 4.0 | 42 |"
 
 
-def test_only_what_stands_between_the_marks_of_the_readme_is_rewritten() -> None:
-    before = README.read_text()
+def test_only_what_stands_between_the_marks_of_the_page_is_rewritten() -> None:
+    before = PAGE.read_text()
     after = written(before, "| new |")
     assert "| new |" in after
     assert written(after, "| new |") == after
@@ -27,7 +27,7 @@ def test_only_what_stands_between_the_marks_of_the_readme_is_rewritten() -> None
     assert after.split("<!-- /durability -->")[1] == before.split("<!-- /durability -->")[1]
 
 
-def test_a_readme_without_marks_is_an_error() -> None:
+def test_a_page_without_marks_is_an_error() -> None:
     with pytest.raises(ValueError, match="has no <!-- durability -->"):
         written("# Title\n", "")
 

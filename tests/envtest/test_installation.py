@@ -92,7 +92,7 @@ def test_the_guard_refuses_a_second_writer_until_the_first_is_gone(cluster: Clus
     assert cluster.kubectl("delete", "pod", "first", "--wait=false", namespace=namespace).code == 0
     still = cluster.try_create(owned_pod("second"), namespace)
     assert still.code == 1
-    assert "it is ending since" in still.error
+    assert "it has been terminating since" in still.error
     force = f"kubectl delete pod first -n {namespace} --force --grace-period=0"
     assert force in still.error
 
