@@ -424,7 +424,7 @@ def test_every_query_of_the_dashboard_has_an_answer(laboratory: Laboratory, titl
 
 @available
 @pytest.mark.slow
-@pytest.mark.parametrize("name", VARIABLES.keys() - {"datasource"})
+@pytest.mark.parametrize("name", sorted(VARIABLES.keys() - {"datasource"}))
 def test_every_variable_of_the_dashboard_has_values(laboratory: Laboratory, name: str) -> None:
     found = re.fullmatch(r"label_values\((.*), (\w+)\)", VARIABLES[name]["query"]["query"])
     assert found
