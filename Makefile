@@ -30,7 +30,7 @@ run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved f
 	@echo "  $(BIN)/python -m injector review $(EXAMPLE) | curl -sS --data-binary @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply $(EXAMPLE)"
 	@echo
 	@FUNCTION_TARGET=mutate exec $(BIN)/uvicorn functions_framework.aio:app --host 127.0.0.1 --port $(PORT) \
-		--log-level warning --reload --reload-dir injector
+		--log-level warning --reload --reload-dir injector --reload-include '*.sh'
 
 test: setup containers ## Run every test that this machine can run; ends with what was skipped and why
 	$(BIN)/ruff check .

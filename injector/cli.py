@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "apply a webhook's answer (an AdmissionReview on standard input) to the object in a manifest"
     _add_files(command("apply", _run_apply, text))
     serve = command("serve", _run_serve, "serve the webhook over TLS, as the container does")
-    serve.add_argument("--reload", action="store_true", help="start anew when a Python file changes (development)")
+    serve.add_argument("--reload", action="store_true", help="start anew when a file of it changes (development)")
     options.add_flags(serve)
     return parser
 
