@@ -168,6 +168,10 @@ class S3:
         """Let it hang: connections are accepted and never answered, until `resume`."""
         assert self._server is not None
         os.killpg(self._server.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + START_SECONDS
+        while not _stopped(self._server.pid):  # a thread stops when it gets a CPU next
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
@@ -301,3 +305,14 @@ def free_ports(count: int) -> list[int]:
             listener.bind(("127.0.0.1", 0))
             found.append(int(listener.getsockname()[1]))
         return found
+
+
+def _stopped(group: int) -> bool:
+    """Whether every thread of a process group is stopped."""
+    states = set()
+    for status in Path("/proc").glob("[0-9]*/task/*/stat"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group:
+                states.add(state)
+    return states == {"T"}
