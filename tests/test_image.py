@@ -55,7 +55,7 @@ pytestmark = [
     pytest.mark.containers,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian packages)"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="building and running an image needs root"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
 ]
 
 
