@@ -1,4 +1,4 @@
-"""The command line: `python -m injector inject|check|annotations|serve`."""
+"""The command line: `litestream-hook inject|check|annotations|serve`, in a checkout `python -m injector …`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m injector",
+        prog="python -m injector" if Path(sys.argv[0]).name == "__main__.py" else "litestream-hook",
         description="Gives SQLite databases in Kubernetes Pods a Litestream replica.",
     )
     parser.add_argument("--version", action="version", version=f"litestream-hook {__version__}")
