@@ -227,14 +227,15 @@ def certificates(folder: Path) -> bytes:
 # A webhook in a cluster whose ServiceAccount has its files elsewhere; admitting the Pod `fault` fails.
 IN_A_CLUSTER = """
 from pathlib import Path
-from injector import cluster, webhook
-cluster.in_cluster.__defaults__ = (Path({folder!r}),)
-inject = webhook.inject
+from injector.admission import verdict
+from injector.cluster import client
+client.in_cluster.__defaults__ = (Path({folder!r}),)
+inject = verdict.inject
 def failing(pod, *others):
     if pod["metadata"]["name"] == "fault":
         raise RuntimeError("as the test wishes")
     return inject(pod, *others)
-webhook.inject = failing
+verdict.inject = failing
 """
 
 
