@@ -8,8 +8,11 @@ RUN python -m pip install --quiet --no-cache-dir --disable-pip-version-check --n
 
 # The development loop's image: it starts the webhook anew when a file changes. skaffold needs its shell and tar.
 FROM packages AS dev
+COPY requirements-dev.txt /build/
+RUN sed -n '/^watchfiles==/,/[^\\]$/p' /build/requirements-dev.txt > /build/reload.txt \
+ && python -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile \
+      --only-binary :all: --require-hashes --no-deps --target /packages -r /build/reload.txt
 RUN install --directory --owner 65532 --group 65532 /app
-COPY --chown=65532:65532 main.py /app/
 COPY --chown=65532:65532 injector /app/injector
 WORKDIR /app
 ENV PYTHONPATH=/app:/packages PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

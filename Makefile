@@ -6,9 +6,13 @@ BIN := $(VENV)/bin
 EXAMPLE := examples/01-pod.yaml
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make requirements"
+PYTEST := $(BIN)/python -m pytest --quiet --no-header
+FAST := not slow and not containers and not apiserver
+PARTS := $(VENV)/parts
+PART := PARTS=$(PARTS) tests/part
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format golden demo bench fuzz endurance durability containers test-apiserver dev \
-	requirements
+.PHONY: help setup run test test-fast lint format golden demo bench fuzz endurance durability containers \
+	test-apiserver dev requirements
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,15 +34,19 @@ run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved f
 	@echo "  $(BIN)/python -m injector review $(EXAMPLE) | curl -sS --data-binary @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply $(EXAMPLE)"
 	@echo
 	@FUNCTION_TARGET=mutate exec $(BIN)/uvicorn functions_framework.aio:app --host 127.0.0.1 --port $(PORT) \
-		--log-level warning --reload --reload-dir injector
+		--log-level warning --reload --reload-dir injector --reload-include '*.sh'
 
-test: setup containers ## Run every test that this machine can run; ends with what was skipped and why
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
-	$(BIN)/python -m pytest --ignore=tests/durability
-	$(BIN)/python -m pytest -n 2 tests/durability
+test-fast: setup ## Check style, types and imports, and run the tests that start nothing (a minute)
+	@rm -f $(PARTS)
+	@$(PART) "style, types and imports" $(MAKE) --no-print-directory lint
+	@$(PART) "tests that start nothing" $(PYTEST) -n 2 -m "$(FAST)"
+	@cat $(PARTS)
+
+test: test-fast containers ## Run every test that this machine can run; ends with how long it took and what was skipped
+	@$(PART) "tests that start processes and containers" $(PYTEST) -n 2 --dist loadfile -m "not ($(FAST))" \
+		--ignore=tests/durability
+	@$(PART) "no row is lost" $(PYTEST) -n 3 tests/durability
+	@cat $(PARTS)
 
 test-apiserver: setup ## Run the tests that need a real API server, from the folder in KUBEBUILDER_ASSETS
 	@test -n "$$KUBEBUILDER_ASSETS" || { echo 'set KUBEBUILDER_ASSETS first, for instance:' \
@@ -59,7 +67,7 @@ lint: setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: setup ## Put the code into its one format
 	$(BIN)/ruff check --fix-only --quiet .

@@ -1,4 +1,4 @@
-"""The command line: `python -m injector inject|check|annotations|serve`."""
+"""The command line: `litestream-hook inject|check|annotations|serve`, in a checkout `python -m injector …`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m injector",
+        prog="python -m injector" if Path(sys.argv[0]).name == "__main__.py" else "litestream-hook",
         description="Gives SQLite databases in Kubernetes Pods a Litestream replica.",
     )
     parser.add_argument("--version", action="version", version=f"litestream-hook {__version__}")
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "apply a webhook's answer (an AdmissionReview on standard input) to the object in a manifest"
     _add_files(command("apply", _run_apply, text))
     serve = command("serve", _run_serve, "serve the webhook over TLS, as the container does")
-    serve.add_argument("--reload", action="store_true", help="start anew when a Python file changes (development)")
+    serve.add_argument("--reload", action="store_true", help="start anew when a file of it changes (development)")
     options.add_flags(serve)
     return parser
 

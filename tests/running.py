@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = "litestream-hook.litestream-hook.svc"
 START_SECONDS = 60
 HASTY = """
-from injector import connection
+from injector.serving import connection
 connection.SECONDS[connection.Phase.RECEIVING] = connection.SECONDS[connection.Phase.ANSWERING] = 2.0
 """
 EAGER = """

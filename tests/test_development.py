@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from injector import __version__
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
 Object = dict[str, Any]
 
@@ -51,65 +54,119 @@ def test_changed_files_are_copied_to_where_the_image_has_them() -> None:
         source: target
         for _, source, target in re.findall(r"^COPY (--chown=\S+ )?(\S+) (\S+)$", development(), re.MULTILINE)
     }
-    assert copied == {"main.py": "/app/", "injector": "/app/injector"}
+    assert copied == {"requirements-dev.txt": "/build/", "injector": "/app/injector"}
     synced = {each["src"]: each["dest"] for each in ARTIFACT["sync"]["manual"]}
-    assert synced == {"main.py": "/app", "injector/**/*.py": "/app"}
+    assert synced == {"injector/**/*.py": "/app", "injector/**/*.sh": "/app"}
 
 
 def development() -> str:
     return stage(ARTIFACT["docker"]["target"])
 
 
-@pytest.mark.slow
-def test_a_saved_file_restarts_the_webhook_and_a_typo_waits_for_the_next_save(tmp_path: Path) -> None:
-    """The development image's own command, in a copy of the files that it has."""
-    app, log = tmp_path / "app", tmp_path / "log"
-    shutil.copytree(ROOT / "injector", app / "injector", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "main.py", app)
-    words = re.findall(r"^(?:ENTRYPOINT|CMD) (.*)$", development(), re.MULTILINE)
-    command = [word for each in words for word in json.loads(each)]
-    environment = {
-        **{name: value for name, value in os.environ.items() if name == "PATH"},
-        "PYTHONPATH": str(app),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "LOG_FORMAT": "json",
-        "HOST": "127.0.0.1",
-        "PORT": "0",
-        "METRICS_BIND_ADDRESS": "127.0.0.1:0",
-        "HEALTH_PROBE_BIND_ADDRESS": "127.0.0.1:0",
-        "TMPDIR": str(tmp_path),
-        "CERT_DIR": str(tmp_path / "none"),
-    }
-    command = [sys.executable if word == "python" else word for word in command]
-    with log.open("wb") as written:
-        process = subprocess.Popen(command, cwd=app, env=environment, stdout=written, stderr=subprocess.STDOUT)
+class Reloading:
+    """The webhook in a copy of its files, started by the development image's own command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.package, self._log = folder / "injector", folder / "log"
+        shutil.copytree(ROOT / "injector", self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        words = re.findall(r"^(?:ENTRYPOINT|CMD) (.*)$", development(), re.MULTILINE)
+        command = [word for each in words for word in json.loads(each)]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LOG_FORMAT": "json",
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "METRICS_BIND_ADDRESS": "127.0.0.1:0",
+            "HEALTH_PROBE_BIND_ADDRESS": "127.0.0.1:0",
+            "TMPDIR": str(folder),
+            "CERT_DIR": str(folder / "none"),
+        }
+        with self._log.open("wb") as written:
+            self._process = subprocess.Popen(
+                [sys.executable if word == "python" else word for word in command],
+                cwd=folder,
+                env=environment,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def save(self, version: str) -> None:
+        """Change the version that the webhook says it is; it tells as well when it has read that."""
+        text = (ROOT / "injector/__init__.py").read_text().replace(__version__, version)
+        (self.package / "__init__.py").write_text(f"{text}\nprint('read {version}', flush=True)\n")
+
+    def count(self, text: str) -> int:
+        """How often it has written this."""
+        return self._log.read_text().count(text)
+
+    def until(self, text: str, times: int = 1) -> None:
+        """Wait until it has written this so often."""
+        deadline = time.monotonic() + 60
+        while self.count(text) < times:
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the reloader as a kubelet does."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+    def kill(self) -> None:
+        """End the reloader and what it has started, however they are."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture
+def reloading(tmp_path: Path) -> Iterator[Reloading]:
+    webhook = Reloading(tmp_path)
     try:
-        until(lambda: starts(log) == 1, log)
-        main = (app / "main.py").read_text()
-        (app / "main.py").write_text(main + "\n# saved\n")
-        until(lambda: starts(log) == 2, log)
-        (app / "injector/serving/server.py").write_text(
-            (ROOT / "injector/serving/server.py").read_text() + "\na typo\n"
-        )
-        until(lambda: "SyntaxError" in log.read_text(), log)
-        time.sleep(1)  # uvicorn notes the files' times anew a moment after it has restarted
-        shutil.copy(ROOT / "injector/serving/server.py", app / "injector/serving/server.py")
-        until(lambda: starts(log) == 3, log)
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        assert log.read_text().count('"stopped"') == 3, "one was left running"
+        webhook.until('"serving"')
+        yield webhook
     finally:
-        process.kill()
-        process.wait()
+        webhook.kill()
 
 
-def starts(log: Path) -> int:
-    """How often the webhook has come up."""
-    return log.read_text().count('"serving"')
+@pytest.mark.slow
+def test_every_save_takes_effect_also_one_during_a_restart(reloading: Reloading) -> None:
+    for number in range(1, 4):
+        reloading.save(f"early-{number}")
+        reloading.until(f"read early-{number}")
+        reloading.save(f"late-{number}")
+        reloading.until(f'"version": "late-{number}"')
 
 
-def until(happened: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+@pytest.mark.slow
+def test_the_end_of_the_reloader_ends_the_webhook(reloading: Reloading) -> None:
+    reloading.stop()
+    assert reloading.count('"stopped"') == 1
+
+
+@pytest.mark.slow
+def test_a_typo_waits_for_the_next_save(reloading: Reloading) -> None:
+    reloading.save('"')
+    reloading.until("SyntaxError")
+    reloading.save("mended")
+    reloading.until('"version": "mended"')
+
+
+@pytest.mark.slow
+def test_a_saved_script_takes_effect(reloading: Reloading) -> None:
+    (reloading.package / "pod/saved.sh").write_text("true\n")
+    reloading.until('"serving"', 2)
+
+
+@pytest.mark.slow
+def test_without_watchfiles_reloading_is_refused_in_one_sentence() -> None:
+    """As in the production image: uvicorn's other reloader loses what is saved while it restarts."""
+    program = "import sys; sys.modules['watchfiles'] = None; from injector import cli; sys.exit(cli.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--reload"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install watchfiles" in done.stderr

@@ -31,7 +31,7 @@ BUILDER = f"docker.io/library/python:{PYTHON}-slim-trixie"
 FINAL = "gcr.io/distroless/python3-debian13:nonroot"
 # What stands in for the registries' images: Debian's own packages, under the names that the Dockerfile asks for.
 PACKAGES = {
-    BUILDER: "base-files,python3,dash,coreutils,findutils",
+    BUILDER: "base-files,python3,dash,coreutils,findutils,sed",
     FINAL: "base-files,python3-minimal,libpython3.13-stdlib,libssl3t64,libffi8,libstdc++6,libgcc-s1",
 }
 # No build sees a network: wheels come from a folder, as this machine's pip has downloaded them.
@@ -55,7 +55,7 @@ pytestmark = [
     pytest.mark.containers,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian packages)"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="building and running an image needs root"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
 ]
 
 
@@ -88,11 +88,15 @@ def download_wheels(folder: Path) -> None:
     """The wheels that the Dockerfile's pip will ask for, by this machine's pip and its settings."""
     tags = [f"manylinux_2_{minor}_{platform.machine()}" for minor in range(17, 42)]
     tags.append(f"manylinux2014_{platform.machine()}")
+    pinned = re.search(r"^watchfiles==(.*\\\n)+.*\n", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    reload = folder.parent / "reload.txt"
+    reload.write_text(pinned[0])
     run(
         *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder),
         *("--python-version", PYTHON, "--only-binary", ":all:", "--require-hashes"),
         *(argument for tag in tags for argument in ("--platform", tag)),
-        *("-r", ROOT / "requirements.txt"),
+        *("-r", ROOT / "requirements.txt", "-r", reload),
     )
     run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, "pip")
 

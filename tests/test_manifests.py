@@ -413,7 +413,7 @@ def api(tmp_path: Path) -> Iterator[tuple[Cluster, set[Call]]]:
     calls: set[Call] = set()
     handler = type("Api", (RecordingApi,), {"calls": calls})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     (tmp_path / "token").write_text("token")
     authority = certificate.make_ca("test", datetime.now(UTC))

@@ -228,14 +228,15 @@ def certificates(folder: Path) -> bytes:
 # A webhook in a cluster whose ServiceAccount has its files elsewhere; admitting the Pod `fault` fails.
 IN_A_CLUSTER = """
 from pathlib import Path
-from injector import cluster, webhook
-cluster.in_cluster.__defaults__ = (Path({folder!r}),)
-inject = webhook.inject
+from injector.admission import verdict
+from injector.cluster import client
+client.in_cluster.__defaults__ = (Path({folder!r}),)
+inject = verdict.inject
 def failing(pod, *others):
     if pod["metadata"]["name"] == "fault":
         raise RuntimeError("as the test wishes")
     return inject(pod, *others)
-webhook.inject = failing
+verdict.inject = failing
 """
 
 
@@ -425,7 +426,7 @@ def test_every_query_of_the_dashboard_has_an_answer(laboratory: Laboratory, titl
 
 @available
 @pytest.mark.slow
-@pytest.mark.parametrize("name", VARIABLES.keys() - {"datasource"})
+@pytest.mark.parametrize("name", sorted(VARIABLES.keys() - {"datasource"}))
 def test_every_variable_of_the_dashboard_has_values(laboratory: Laboratory, name: str) -> None:
     found = re.fullmatch(r"label_values\((.*), (\w+)\)", VARIABLES[name]["query"]["query"])
     assert found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pty
 import shutil
@@ -18,42 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from injector import options
-from injector.errors import InvalidOptions
 from injector.serving.connection import SECONDS, Phase
 from tests.running import NAME, ROOT, Replica, receive, review, running, write_pair
-
-
-def parsed(*flags: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    options.add_flags(parser)
-    return parser.parse_args(flags)
-
-
-def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
-    environment = {"PORT": "1000", "LOG_LEVEL": "error"}
-    chosen = options.read_flags(parsed("--port", "2000"), environment)
-    assert (chosen.port, chosen.log_level, chosen.log_format) == (2000, "error", "auto")
-
-
-def test_wrong_flags_and_wrong_variables_are_reported_together() -> None:
-    with pytest.raises(InvalidOptions) as caught:
-        options.read_flags(parsed("--port", "99999"), {"LOG_LEVEL": "loud", "METRICS_BIND_ADDRESS": "8080"})
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
-        "PORT",
-        "METRICS_BIND_ADDRESS",
-        "LOG_LEVEL",
-    ]
-
-
-def test_help_names_every_option_with_its_variable_meaning_and_default() -> None:
-    parser = argparse.ArgumentParser()
-    options.add_flags(parser)
-    text = "".join(parser.format_help().split())
-    for option in options.OPTIONS:
-        rest = f"(environment: {option.variable}; default: {option.default or 'empty'})"
-        expected = f"{option.flag} {option.variable} {option.meaning} {rest}"
-        assert "".join(expected.split()) in text
 
 
 def test_idle_connections_outlast_the_api_server_s() -> None:

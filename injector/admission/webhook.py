@@ -35,7 +35,7 @@ MOST_TOLD = 200  # violations in one answer: more than anyone has made by hand
 PATHS = ("", "/mutate")
 TEXT = "text/plain; charset=utf-8"
 
-Outcome = Judged | Literal["guarded", "bad-request", "error"]
+Outcome = Literal[Judged, "guarded", "bad-request", "error"]
 # Given the namespace, the Pod's name ("" while it has none) and its injection: why another Pod forbids it, or None.
 Guard = Callable[[str, str, Injection], Awaitable[str | None]]
 

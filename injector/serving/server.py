@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import functions_framework.aio
 import uvicorn
 import uvloop
-from uvicorn.supervisors import ChangeReload
 
 from injector import __version__, tls
 from injector.admission.webhook import TEXT
@@ -61,9 +60,21 @@ def serve(chosen: Options) -> int:
 
 
 def serve_reloading(chosen: Options) -> int:
-    """Serve in a process of its own that is started anew whenever a Python file changes; for development."""
-    config = uvicorn.Config("main", reload=True, reload_dirs=[str(PACKAGE)], log_level="warning")
-    ChangeReload(config, target=functools.partial(_serve_anew, chosen), sockets=[]).run()
+    """Serve in a process of its own that is started anew whenever a Python file or a script changes; for development.
+
+    The exit code is 1 where watchfiles is missing, as in the production image: uvicorn's other reloader loses what is
+    saved while it restarts.
+    """
+    log.configure(chosen)
+    try:
+        from uvicorn.supervisors.watchfilesreload import WatchFilesReload
+    except ModuleNotFoundError:
+        log.event(logging.ERROR, "serve --reload needs another package: pip install watchfiles")
+        return 1
+    config = uvicorn.Config(
+        "main", reload=True, reload_dirs=[str(PACKAGE)], reload_includes=["*.sh"], log_level="warning"
+    )
+    WatchFilesReload(config, target=functools.partial(_serve_anew, chosen), sockets=[]).run()
     return 0
 
 

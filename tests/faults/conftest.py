@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +54,14 @@ def unharmed(*replicas: Replica) -> Iterator[None]:
     assert seen["problems"] == []
     assert seen["answers"] > 0
     assert seen["slowest"] < SLOWEST_SECONDS
+
+
+@contextlib.contextmanager
+def connections(replica: Replica, count: int, *, pause: float = 0) -> Iterator[list[socket.socket]]:
+    """Connections that send nothing, opened one after the other."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", replica.port), 30)))
+            time.sleep(pause)
+        yield opened

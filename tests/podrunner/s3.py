@@ -25,7 +25,6 @@ REGION = "us-east-1"
 NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 START_SECONDS = 60
 PROBE = "usable"  # an object that is there for a moment
-ATTEMPTS = 3
 PORTS = [
     "master.port",
     "master.port.grpc",
@@ -88,7 +87,8 @@ class S3:
     def __enter__(self) -> Self:
         self._directory = Path(tempfile.mkdtemp(prefix="s3-"))
         try:
-            self._start_somewhere()
+            self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+            self.start()
             for bucket in self._asked:
                 self.create_bucket(bucket)
         except BaseException:
@@ -168,6 +168,10 @@ class S3:
         """Let it hang: connections are accepted and never answered, until `resume`."""
         assert self._server is not None
         os.killpg(self._server.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + START_SECONDS
+        while not _stopped(self._server.pid):  # a thread stops when it gets a CPU next
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
@@ -273,18 +277,6 @@ class S3:
             raise S3Error(f"{method} {path}: {answer.status} {answer.body.decode(errors='replace')}")
         return answer.body
 
-    def _start_somewhere(self) -> None:
-        """Start on free ports; another process may take one of them meanwhile, then on others."""
-        for attempt in range(1, ATTEMPTS + 1):
-            self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-            try:
-                self.start()
-            except S3Error:
-                if attempt == ATTEMPTS:
-                    raise
-            else:
-                return
-
     def _answers(self) -> bool:
         try:
             return self.request("GET", "/").status == 200
@@ -293,11 +285,27 @@ class S3:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, each a different one."""
-    with contextlib.ExitStack() as open_sockets:
-        found = []
-        for _ in range(count):
-            listener = open_sockets.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            found.append(int(listener.getsockname()[1]))
-        return found
+    """Ports of 127.0.0.1 for servers that can't choose one themselves; nobody else gets them while this process lives.
+
+    A socket stays bound to each without listening: the kernel gives the port to no one who asks for any, but lets a
+    server have it that sets SO_REUSEADDR, as all do here.
+    """
+    found = []
+    for _ in range(count):
+        keeper = socket.socket()
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        found.append(int(keeper.getsockname()[1]))
+        keeper.detach()
+    return found
+
+
+def _stopped(group: int) -> bool:
+    """Whether every thread of a process group is stopped."""
+    states = set()
+    for status in Path("/proc").glob("[0-9]*/task/*/stat"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group:
+                states.add(state)
+    return states == {"T"}

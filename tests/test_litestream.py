@@ -1,0 +1,84 @@
+"""What Litestream is told is what a real one of that release understands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from injector import GROUP, options
+from injector.annotations import settings
+from injector.annotations.findings import Findings
+from injector.pod import litestream
+from tests.podrunner.images import litestream_binary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from injector.annotations.settings import Settings
+
+REPLICAS = {"/data/a.db": "shop/pod/web/data/a.db", '/data/b "c".db': "x"}
+RELEASES = ("0.3.13", "0.5.17")
+
+
+def asked(**own: str) -> Settings:
+    keys = {key.replace("_", "-"): text for key, text in own.items()}
+    findings = Findings(GROUP)
+    found = settings.read({"inject": "true", **keys}, options.read({}), findings)
+    assert findings.violations == []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
+def test_litestream_reads_every_database_and_its_replica_in_the_config(release: str, tmp_path: Path) -> None:
+    chosen = asked(image=f"litestream/litestream:{release}", endpoint="http://minio:9000", sync_interval="200ms")
+    config = tmp_path / "litestream.yml"
+    config.write_text(litestream.config(chosen, REPLICAS))
+    command: list[str | Path] = [litestream_binary(release), "databases", "-config", config, "-no-expand-env"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert all(database in listed for database in REPLICAS), listed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
+def test_litestream_has_every_flag_that_it_is_given(release: str, tmp_path: Path) -> None:
+    """An unknown flag ends it with a usage message before anything else is done."""
+    chosen = asked(
+        image=f"litestream/litestream:{release}", restore_from="old", restore_timestamp="2026-01-01T00:00:00Z"
+    )
+    for arguments in (
+        litestream.restore_arguments(chosen, "/data/a.db"),
+        litestream.restore_from_arguments(chosen, "/data/a.db"),
+        litestream.replicate_arguments(),
+    ):
+        done = subprocess.run(
+            [litestream_binary(release), *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 1
+        assert "not defined" not in done.stderr
+        assert "config file not found" in done.stderr + done.stdout
+
+
+def test_a_shorter_interval_than_a_second_makes_litestream_look_as_often() -> None:
+    (often,) = json.loads(litestream.config(asked(sync_interval="200ms"), {"/a": "b"}))["dbs"]
+    (seldom,) = json.loads(litestream.config(asked(sync_interval="10s"), {"/a": "b"}))["dbs"]
+    assert (often["monitor-interval"], "monitor-interval" in seldom) == ("200ms", False)
+
+
+@pytest.mark.parametrize(
+    ("tag", "asks", "checks"),
+    [("0.3.13", False, False), ("0.5.7", False, False), ("0.5.8", True, False), ("0.5.10", True, True)],
+)
+def test_only_what_a_release_has_is_used(tag: str, asks: bool, checks: bool) -> None:
+    chosen = asked(image=f"litestream/litestream:{tag}")
+    assert (litestream.probe(chosen) is not None) is litestream.can_list(chosen) is asks
+    assert ("-integrity-check" in litestream.restore_arguments(chosen, "/a")) is checks
+
+
+@pytest.mark.parametrize(("restore", "fails"), [("required", True), ("if-exists", False)])
+def test_a_missing_replica_is_an_error_only_where_one_is_required(restore: str, fails: bool) -> None:
+    arguments = litestream.restore_arguments(asked(restore=restore), "/a")
+    assert ("-if-replica-exists" not in arguments) is fails
