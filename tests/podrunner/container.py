@@ -47,7 +47,8 @@ class Ended(NamedTuple):
 class Site(NamedTuple):
     """Where the containers of one Pod are made: directories on disk and in memory, cgroup, runc's state.
 
-    `page_cache`: bytes that cgroup v1 adds to their memory limits.
+    `page_cache`: bytes that cgroup v1 adds to their memory limits. `oom_group`: whether a container that needs too
+    much memory is killed as a whole.
     """
 
     directory: Path
@@ -55,6 +56,7 @@ class Site(NamedTuple):
     state: Path
     cgroup: str
     page_cache: int = 0
+    oom_group: bool = True
 
 
 class Container:
@@ -71,6 +73,12 @@ class Container:
         self.lives = 0
         self.past: list[Ended] = []
         self.greeted = self.started = self.has_started = self.ready = self.done = False
+
+    @property
+    def greeting(self) -> bool:
+        """Whether its postStart hook runs."""
+        hooked = "postStart" in (self.spec.get("lifecycle") or {})
+        return hooked and self.life is not None and not self.greeted and not self.life.ended.is_set()
 
     @property
     def running(self) -> bool:
@@ -121,7 +129,7 @@ class Container:
             page_cache=self.site.page_cache,
         )
         identifier = f"{self.site.cgroup.strip('/').replace('/', '-')}-{self.name}-{number}"
-        life = Life(identifier, bundle, self.site.state, self._log(number), cgroup)
+        life = Life(identifier, bundle, self.site.state, self._log(number), cgroup, oom_group=self.site.oom_group)
         self.lives += 1
         self.greeted = self.started = self.ready = False
         self.life = life

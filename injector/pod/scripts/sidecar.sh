@@ -3,7 +3,7 @@
 # other container can write; beside the database lies a note of an end in order, for the next start on the same volume.
 # Litestream is never asked to sync: the transaction that keeps SQLite from beginning its WAL anew would end with the
 # request (db.go: BeginTx with the request's context), and the replica of a busy database is corrupt from then on.
-# shellcheck shell=sh disable=SC2086,SC3013,SC3067 # a word is a line; dash, busybox and bash have -ef and -O
+# shellcheck shell=sh disable=SC2015,SC2034,SC2086,SC3013,SC3067 # a word is a line; dash, busybox and bash have -ef and -O
 set -Cfu
 export HOME=/
 nl='
