@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from injector.pod import litestream
+from injector.pod import litestream, volumes
 from tests import reviews
 
 Object = dict[str, Any]
-FIRST_SYNC = "litestream-hook-first-sync"
 
 
 def ours(obj: Object) -> dict[str, Object]:
@@ -21,30 +20,50 @@ def ours(obj: Object) -> dict[str, Object]:
 def on_claim(**annotations: str) -> Object:
     """A Pod with one database on a PersistentVolumeClaim and one that lives and dies with the Pod."""
     container = {"name": "app", "image": "a:1", "volumeMounts": [{"name": "data", "mountPath": "/claim"}]}
-    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
-    return reviews.pod({"containers": [container], "volumes": volumes}, None, **annotations)
+    claims = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    return reviews.pod({"containers": [container], "volumes": claims}, None, **annotations)
 
 
-def databases(container: Object) -> list[str]:
-    values: list[str] = [entry["value"] for entry in container["env"] if entry["name"] == "LITESTREAM_DATABASES"]
-    return values[0].split("\n")
+def variable(container: Object, name: str) -> str | None:
+    return next((entry["value"] for entry in container["env"] if entry["name"] == name), None)
 
 
-def test_the_application_waits_until_restored_databases_are_replicated_again() -> None:
-    found = ours(reviews.pod(path="/a/a.db,/b/b.db"))
-    assert list(found)[-2:] == ["litestream-hook-replicate", FIRST_SYNC]
-    assert databases(found[FIRST_SYNC]) == ["/a/a.db", "/b/b.db"]
+def uploads(container: Object) -> str | None:
+    """From how many bytes on a restore uploads the database before the application starts."""
+    return variable(container, "LITESTREAM_FIRST_SYNC")
 
 
-def test_nothing_waits_for_a_database_that_outlives_its_pod() -> None:
-    assert databases(ours(on_claim(path="/claim/a.db,/b/b.db"))[FIRST_SYNC]) == ["/b/b.db"]
-    assert FIRST_SYNC not in ours(on_claim(path="/claim/a.db"))
+def test_three_kinds_of_container_are_injected_and_no_more() -> None:
+    names = list(ours(on_claim(path="/claim/a.db,/b/b.db")))
+    restores = ["litestream-hook-restore-0", "litestream-hook-restore-1"]
+    assert names == ["litestream-hook-init", *restores, "litestream-hook-replicate"]
+
+
+@pytest.mark.parametrize(("first_sync", "least"), [("auto", str(16 * 2**20)), ("wait", "0"), ("background", None)])
+def test_a_restored_database_is_uploaded_before_the_application_starts(first_sync: str, least: str | None) -> None:
+    found = ours(reviews.pod(path="/a/a.db,/b/b.db", first_sync=first_sync))
+    for number in (0, 1):
+        restore = found[f"litestream-hook-restore-{number}"]
+        assert uploads(restore) == least
+        if least is not None:
+            assert restore["command"] == ["/bin/sh", "/etc/litestream/restore.sh"]
+            assert variable(restore, "LITESTREAM_CONFIG_FILE") == f"/etc/litestream/database-{number}.yml"
+
+
+def test_the_last_restore_of_a_database_uploads_it() -> None:
+    found = ours(reviews.pod(path="/a/a.db", restore_from="old/{database}"))
+    assert uploads(found["litestream-hook-restore-0"]) is None
+    assert uploads(found["litestream-hook-restore-from-0"]) is not None
+
+
+def test_a_database_that_outlives_its_pod_is_not_uploaded_anew() -> None:
+    found = ours(on_claim(path="/claim/a.db,/b/b.db"))
+    assert [uploads(found[f"litestream-hook-restore-{number}"]) for number in (0, 1)] == [None, str(16 * 2**20)]
 
 
 @pytest.mark.parametrize(
     "annotations",
     [
-        {"first_sync": "background"},
         {"sidecar": "container"},
         {"image": "litestream/litestream:0.3.13"},
         {"image": "litestream/litestream:0.5.5"},
@@ -52,48 +71,83 @@ def test_nothing_waits_for_a_database_that_outlives_its_pod() -> None:
     ],
     ids=lambda annotations: next(iter(annotations.values())),
 )
-def test_nothing_waits_where_it_is_not_wanted_or_can_t_be_told(annotations: dict[str, str]) -> None:
-    assert FIRST_SYNC not in ours(reviews.pod(path="/a/a.db", **annotations))
+def test_nothing_is_uploaded_first_where_no_shell_can_do_it(annotations: dict[str, str]) -> None:
+    assert uploads(ours(reviews.pod(path="/a/a.db", **annotations))["litestream-hook-restore-0"]) is None
 
 
-def test_what_is_restored_is_noted_before_the_restore() -> None:
-    """The container that waits compares with it."""
-    found = ours(reviews.pod(path="/a/a.db,/b/b.db"))
-    assert databases(found["litestream-hook-check"]) == ["/a/a.db", "/b/b.db"]
-    assert list(found).index("litestream-hook-check") < list(found).index("litestream-hook-restore-0")
-    assert "litestream-hook-check" not in ours(reviews.pod(path="/a/a.db", first_sync="background"))
+def test_init_checks_what_outlives_the_pod_and_gets_credentials_only_for_that() -> None:
+    checks = ours(on_claim(path="/claim/a.db,/b/b.db"))["litestream-hook-init"]
+    assert variable(checks, "LITESTREAM_LASTING") == "/claim/a.db"
+    assert variable(checks, "LITESTREAM_DATABASES") == "/claim/a.db\n/b/b.db"
+    assert "litestream ltx" in checks["command"][-1]
+    assert any(entry["name"] == "AWS_SECRET_ACCESS_KEY" for entry in checks["env"])
+    plain = ours(reviews.pod(path="/a/a.db"))["litestream-hook-init"]
+    assert "litestream ltx" not in plain["command"][-1]
+    assert not any(entry["name"].startswith("AWS_") for entry in plain["env"])
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("litestream/litestream:0.5.17", "litestream/litestream:0.5.17"),
+        ("litestream/litestream:0.5.17-scratch", "busybox:1.37"),
+        ("litestream/litestream:0.3.13", "busybox:1.37"),
+    ],
+)
+def test_init_needs_no_second_image_where_litestreams_own_has_a_shell(image: str, expected: str) -> None:
+    assert ours(reviews.pod(image=image))["litestream-hook-init"]["image"] == expected
+
+
+def test_a_supervised_sidecar_is_asked_by_its_own_script() -> None:
+    sidecar = ours(reviews.pod())["litestream-hook-replicate"]
+    script = ["/bin/sh", "/etc/litestream/sidecar.sh"]
+    assert sidecar["command"] == [*script, "run"]
+    assert sidecar["lifecycle"] == {"postStart": {"exec": {"command": [*script, "started"]}}}
+    assert sidecar["livenessProbe"]["exec"]["command"] == [*script, "alive"]
+    assert sidecar["readinessProbe"]["exec"]["command"] == [*script, "ready"]
+    assert "startupProbe" not in sidecar
+
+
+def test_an_ordinary_sidecar_sleeps_while_the_application_may_write() -> None:
+    sidecar = ours(reviews.pod({"terminationGracePeriodSeconds": 7}, sidecar="container"))["litestream-hook-replicate"]
+    assert sidecar["lifecycle"]["preStop"] == {"sleep": {"seconds": 7}}
+
+
+@pytest.mark.parametrize("image", ["litestream/litestream:0.3.13", "litestream/litestream:0.5.17-scratch"])
+def test_a_sidecar_without_a_shell_sleeps_until_litestream_has_seen_every_database(image: str) -> None:
+    sidecar = ours(reviews.pod(image=image))["litestream-hook-replicate"]
+    assert sidecar["lifecycle"] == {"preStop": {"sleep": {"seconds": 2}}}
+    assert "command" not in sidecar
 
 
 def test_no_script_makes_litestream_sync() -> None:
     """A sync that a client asks for ends the transaction that keeps the WAL from being reset (0.5.8 to 0.5.17)."""
     spec = json.dumps(reviews.injected(reviews.pod(path="/a/a.db"))["spec"])
-    assert "litestream ltx" in spec
+    assert "replicate -config" in spec
     assert "litestream sync" not in spec
 
 
-def test_a_socket_and_a_binary_have_one_name_in_config_probes_and_scripts() -> None:
-    containers = ours(reviews.pod(path="/a/a.db"))
-    config = json.loads(containers["litestream-hook-init"]["env"][0]["value"])
-    assert config["socket"]["path"] == litestream.SOCKET
-    stop = containers["litestream-hook-replicate"]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    assert f"{litestream.BINARY} list -timeout 2 -socket {litestream.SOCKET})" in stop
-    wait = containers[FIRST_SYNC]["command"][-1]
-    assert f"config={litestream.CONFIG}\n" in wait
-    assert f"{litestream.BINARY} ltx" in wait
+def test_a_socket_and_a_binary_have_one_name_in_config_and_scripts() -> None:
+    init = ours(on_claim(path="/claim/a.db"))["litestream-hook-init"]
+    assert json.loads(init["env"][0]["value"])["socket"]["path"] == litestream.SOCKET
+    script = variable(init, "LITESTREAM_SIDECAR_SCRIPT") or ""
+    assert f"c={volumes.CONFIG_DIRECTORY}\n" in script
+    assert f"l={litestream.BINARY}\n" in script
+    assert "$c/litestream.sock" in script
+    assert f"config={litestream.CONFIG}\n" in init["command"][-1]
+    assert f"{litestream.BINARY} ltx" in init["command"][-1]
+    assert litestream.BINARY in (variable(init, "LITESTREAM_RESTORE_SCRIPT") or "")
 
 
-@pytest.mark.parametrize(("grace", "seconds"), [(None, "60"), (0, "30"), (600, "630")])
-def test_litestream_may_look_for_new_databases_as_long_as_its_final_sync_may_take(
-    grace: int | None, seconds: str
-) -> None:
-    sidecar = ours(reviews.pod({"terminationGracePeriodSeconds": grace}))["litestream-hook-replicate"]
-    assert {"name": "LITESTREAM_SECONDS", "value": seconds} in sidecar["env"]
-
-
-def test_an_ordinary_sidecar_begins_to_look_when_the_application_may_no_longer_write() -> None:
-    sidecar = ours(reviews.pod({"terminationGracePeriodSeconds": 7}, sidecar="container"))["litestream-hook-replicate"]
-    assert {"name": "LITESTREAM_DRAIN_SECONDS", "value": "7"} in sidecar["env"]
-    assert {"name": "LITESTREAM_SECONDS", "value": "30"} in sidecar["env"]
+def test_each_line_of_the_config_is_what_a_config_of_one_database_is_made_of() -> None:
+    text = ours(reviews.pod(path="/a/a.db,/b/b.db", metrics_port="9090"))["litestream-hook-init"]["env"][0]["value"]
+    head, listening, begin, *each, end = text.split("\n")
+    assert [json.loads(line.removesuffix(","))["path"] for line in each] == ["/a/a.db", "/b/b.db"]
+    alone = json.loads(head + begin + each[0].removesuffix(",") + end)
+    whole = json.loads(text)
+    assert whole.pop("addr") == ":9090"
+    assert whole.pop("socket")["path"] in listening
+    assert {**whole, "dbs": whole["dbs"][:1]} == alone
 
 
 def test_small_containers_have_a_cpu_limit_where_one_is_asked_for_as_a_quota_may_want_it() -> None:
@@ -103,17 +157,14 @@ def test_small_containers_have_a_cpu_limit_where_one_is_asked_for_as_a_quota_may
     assert "cpu" not in ours(reviews.pod())["litestream-hook-init"]["resources"]["limits"]
 
 
-def test_a_container_beside_the_sidecar_does_not_double_what_the_pod_reserves() -> None:
-    found = ours(reviews.pod(memory_request="2Gi", memory_limit="4Gi"))
-    assert found[FIRST_SYNC]["resources"]["requests"]["memory"] == "32Mi"
-
-
 @pytest.mark.parametrize(
     ("annotations", "warning"),
     [
         ({"first_sync": "wait", "image": "litestream/litestream:0.3.13"}, "first-sync has no effect here"),
         ({"first_sync": "wait", "image": "litestream/litestream:0.5.17-scratch"}, "first-sync has no effect here"),
         ({"first_sync": "wait", "sidecar": "container"}, "first-sync has no effect here"),
+        ({"image": "litestream/litestream:0.5.17-scratch"}, "nothing starts Litestream again at once"),
+        ({"image": "litestream/litestream:0.3.13"}, "nothing starts Litestream again at once"),
         ({"image": "example.com/litestream:mine"}, "the tag does not say whether the image has a shell"),
         ({"image": "litestream/litestream@sha256:" + "0" * 64}, "the tag does not say whether the image has a shell"),
     ],
@@ -129,7 +180,6 @@ def test_what_an_image_can_t_do_or_does_not_tell_is_warned_of(annotations: dict[
         {"first_sync": "wait"},
         {"image": "litestream/litestream:v0.5.17"},
         {"image": "litestream/litestream:0.5"},
-        {"image": "example.com/litestream:mine", "first_sync": "background"},
     ],
 )
 def test_what_an_image_can_do_is_not_warned_of(annotations: dict[str, str]) -> None:

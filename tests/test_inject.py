@@ -178,7 +178,7 @@ def test_a_config_that_no_process_can_be_given_is_denied_by_its_bytes() -> None:
         return ",".join(f"/data/{letter * 70}{number}" for number in range(count))
 
     assert reviews.response(reviews.pod(path=paths(200, "a")))["allowed"]
-    found = reviews.denied(reviews.pod(path=paths(200, "字")))["path"]
+    found = reviews.denied(reviews.pod(path=paths(250, "字")))["path"]
     assert "more databases than one Litestream config can hold" in found
     assert "path" in reviews.denied(reviews.pod(path=paths(450, "a")))
 

@@ -706,8 +706,8 @@ def test_whoever_finds_litestream_down_is_told_of_every_container_that_may_block
     spec = {"volumes": volumes, "containers": [{"name": "app", "image": "example.com/app:1", "volumeMounts": mounts}]}
     injected = reviews.injected(reviews.pod({"securityContext": {"runAsUser": 1000}, **spec}))
     names = [each["name"] for each in injected["spec"]["initContainers"]]
-    blocking = names[names.index(containers.INIT) + 1 : names.index(containers.REPLICATE)]
-    assert containers.CHECK in blocking
+    blocking = names[: names.index(containers.REPLICATE)]
+    assert containers.INIT in blocking
     (row,) = (row for row in OPERATING.splitlines() if row.startswith("| `LitestreamDown`"))
     for name in blocking:
         assert name in ALERTS["LitestreamDown"]["annotations"]["description"]

@@ -7,7 +7,7 @@ import pytest
 from tests import reviews
 
 Object = dict[str, Any]
-OURS = [f"litestream-hook-{name}" for name in ("init", "check", "restore-0", "replicate", "first-sync")]
+OURS = [f"litestream-hook-{name}" for name in ("init", "restore-0", "replicate")]
 
 
 def once(name: str, **fields: Any) -> Object:

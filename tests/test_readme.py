@@ -31,4 +31,4 @@ def test_nothing_is_wrong_with_its_example(tmp_path: Path, capsys: pytest.Captur
     assert (cli.main(["check", str(manifest)]), capsys.readouterr().out) == (0, "")
     assert cli.main(["inject", "--namespace", "NAMESPACE", str(manifest)]) == 0
     (replica,) = re.findall(r"The replica is at\s+`([^`]+)`", README)
-    assert f'"path": "{replica}"' in capsys.readouterr().out
+    assert f'"path":"{replica}"' in capsys.readouterr().out

@@ -1,12 +1,14 @@
-"""The scripts that ask a running Litestream, by each shell that is here: a real Litestream with a replica of files.
+"""The script of a restore, by each shell that is here: a real Litestream with a replica of files.
 
-Two things are replaced: `/etc/litestream`, which tests don't write to, and the place of the binary.
+One thing is replaced: the place of the binary.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector.pod import litestream, scripts, volumes
+from injector.pod import litestream, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +36,7 @@ class Litestream:
 
     def __init__(self, folder: Path, shell: list[str]) -> None:
         self.folder, self.shell = folder, shell
-        self.database, self.note = folder / "my app.db", folder / ".my app.db-litestream" / "restored-txid"
+        self.database, self.ended = folder / "my app.db", folder / ".my app.db-litestream" / "ended-in-order"
         replica = {"type": "file", "path": str(folder / "replica"), "sync-interval": "1s"}
         config = {
             "socket": {"enabled": True, "path": str(folder / "litestream.sock")},
@@ -59,20 +61,41 @@ class Litestream:
             database.execute("CREATE TABLE IF NOT EXISTS t (a)")
             database.execute("INSERT INTO t VALUES (1)")
 
-    def begin(self, script: str, **environment: str) -> subprocess.Popen[str]:
-        for there, here in ((litestream.BINARY, BINARY), (volumes.CONFIG_DIRECTORY, str(self.folder))):
-            assert there in script
-            script = script.replace(there, here)
-        everything = {**ENVIRONMENT, "LITESTREAM_DATABASES": f"{self.folder}/absent.db\n{self.database}", **environment}
-        command = [*self.shell, "-eu", "-c", script]
-        return subprocess.Popen(
-            command, env=everything, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    def lose(self) -> None:
+        """The database has a replica, and is gone with its volume."""
+        self.write()
+        self.start()
+        while not self.replicated():
+            time.sleep(0.05)
+        self.stop()
+        for left in self.folder.glob("my app.db*"):
+            left.unlink()
+        shutil.rmtree(self.folder / ".my app.db-litestream")
 
-    def run(self, script: str, **environment: str) -> int:
-        process = self.begin(script, **environment)
-        process.communicate(timeout=60)
-        return process.returncode
+    def restore(self, *flags: str, **environment: str) -> subprocess.Popen[str]:
+        """Start the script of a restore, as its container does."""
+        config = str(self.folder / "litestream.yml")
+        alone = self.folder / "database-0.yml"
+        if not alone.exists():
+            shutil.copy(config, alone)
+        script = scripts.RESTORE.replace(litestream.BINARY, BINARY)
+        arguments = [
+            "restore",
+            "-config",
+            config,
+            "-if-db-not-exists",
+            "-if-replica-exists",
+            *flags,
+            str(self.database),
+        ]
+        everything = {**ENVIRONMENT, "LITESTREAM_CONFIG_FILE": str(alone), **environment}
+        return subprocess.Popen(
+            [*self.shell, "-c", script, "restore.sh", *arguments],
+            env=everything,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def replicated(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "replica").rglob("*.ltx"))
@@ -85,64 +108,73 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Litestre
     found.stop()
 
 
-def test_a_database_that_was_just_made_is_seen_before_the_hook_is_done(running: Litestream) -> None:
-    running.start()
-    while not (running.folder / "litestream.sock").exists():
-        time.sleep(0.01)
-    running.write()
-    assert running.run(scripts.SEEN, LITESTREAM_SECONDS="30") == 0
-    assert running.replicated()
+def test_a_restored_database_is_in_its_replica_again_before_the_restore_ends(running: Litestream) -> None:
+    running.lose()
+    before = running.replicated()
+    process = running.restore(LITESTREAM_FIRST_SYNC="0")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert f"{running.database} is in its replica again" in output
+    assert set(running.replicated()) > set(before)
+    inode = running.database.stat().st_ino
+    assert running.ended.read_text().startswith(f"{inode} ")
 
 
-def test_the_hook_gives_up_in_time_when_litestream_does_not_answer(running: Litestream) -> None:
-    running.write()
-    began = time.monotonic()
-    assert running.run(scripts.SEEN, LITESTREAM_SECONDS="2") == 0
-    assert time.monotonic() - began >= 2
+@pytest.mark.parametrize("least", ["16777216", ""])
+def test_a_small_database_is_left_to_the_sidecar(running: Litestream, least: str) -> None:
+    running.lose()
+    before = running.replicated()
+    process = running.restore(LITESTREAM_FIRST_SYNC=least)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, running.database.exists()) == (0, True), output
+    assert running.replicated() == before
+    assert not running.ended.exists()
 
 
-def test_the_hook_of_an_ordinary_sidecar_looks_when_the_application_has_written_its_last(running: Litestream) -> None:
-    running.start()
-    while not (running.folder / "litestream.sock").exists():
-        time.sleep(0.01)
-    hook = running.begin(scripts.SEEN, LITESTREAM_SECONDS="30", LITESTREAM_DRAIN_SECONDS="2")
-    time.sleep(1)
-    running.write()
-    hook.communicate(timeout=60)
-    assert (hook.returncode, bool(running.replicated())) == (0, True)
+def test_the_application_starts_even_if_the_first_sync_fails(running: Litestream) -> None:
+    running.lose()
+    config = running.folder / "database-0.yml"
+    config.write_text((running.folder / "litestream.yml").read_text().replace('/replica"', '/litestream.yml/replica"'))
+    process = running.restore(LITESTREAM_FIRST_SYNC="0")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "the application starts all the same" in output
 
 
-def test_the_application_waits_for_a_transaction_that_was_not_there_before_the_restore(running: Litestream) -> None:
+def test_a_restore_that_fails_fails(running: Litestream) -> None:
+    running.lose()
+    process = running.restore("-no-such-flag", LITESTREAM_FIRST_SYNC="0")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
+    assert not running.database.exists()
+
+
+def test_nothing_is_uploaded_where_litestream_goes_on(running: Litestream) -> None:
     running.write()
     running.start()
     while not running.replicated():
         time.sleep(0.05)
     running.stop()
-    newest = running.replicated()[-1].partition("-")[2].removesuffix(".ltx")
-    running.note.write_text(newest)
-    waiting = running.begin(scripts.FIRST_SYNC)
-    with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(2.5)
-    running.write()
-    running.start()
-    output, _ = waiting.communicate(timeout=60)
-    assert waiting.returncode == 0, output
-    assert f"after transaction {newest}\n" in output
-    assert running.replicated()[-1] > f"{newest}-"
+    before = running.replicated()
+    process = running.restore(LITESTREAM_FIRST_SYNC="0")
+    process.communicate(timeout=60)
+    assert (process.returncode, running.replicated()) == (0, before)
 
 
-def test_nothing_waits_for_a_database_that_was_not_restored(running: Litestream) -> None:
-    running.write()
-    assert running.run(scripts.FIRST_SYNC) == 0
+def test_a_script_keeps_all_but_comments_blank_lines_and_indents() -> None:
+    for name in ("init", "check", "restore", "sidecar"):
+        lines = scripts.read(name).splitlines()
+        assert all(line == line.strip() != "" and not line.startswith("#") for line in lines)
+        assert not any(line.startswith(". ./") for line in lines)
 
 
-def test_who_waits_for_the_first_sync_ends_when_told_to(running: Litestream) -> None:
-    running.write()
-    running.note.parent.mkdir()
-    running.note.write_text("0" * 16)
-    waiting = running.begin(scripts.FIRST_SYNC)
-    assert waiting.stdout is not None
-    assert "waiting" in waiting.stdout.readline()
-    waiting.terminate()
-    waiting.communicate(timeout=60)
-    assert waiting.returncode == 143
+def test_kubernetes_expands_nothing_in_a_script() -> None:
+    """It takes `$(NAME)` for a variable of the container's, and `$$` for a dollar sign (core/v1 EnvVar)."""
+    for name in ("init", "check", "restore", "sidecar"):
+        assert not re.search(r"\$\$|\$\([-._a-zA-Z][-._a-zA-Z0-9]*\)", scripts.read(name))
+
+
+@pytest.mark.parametrize("name", ["init", "check", "restore", "sidecar"])
+def test_each_shell_takes_each_script(name: str) -> None:
+    for shell in SHELLS.values():
+        subprocess.run([*shell, "-n", "-c", scripts.read(name)], check=True, env=ENVIRONMENT)

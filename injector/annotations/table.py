@@ -14,7 +14,7 @@ Series = Literal["0.3", "0.5"]
 Sidecar = Literal["native", "container"]
 Restore = Literal["if-exists", "required", "off"]
 IntegrityCheck = Literal["none", "quick", "full"]
-FirstSync = Literal["wait", "background"]
+FirstSync = Literal["auto", "wait", "background"]
 LocalDatabase = Literal["keep", "replace"]
 LogLevel = Literal["debug", "info", "warn", "error"]
 SingleWriter = Literal["enforce", "warn", "off"]
@@ -69,14 +69,14 @@ ANNOTATIONS = (
                "point in time of `restore-from` to start from (RFC 3339)"),
     Annotation("integrity-check", "quick", values.one_of(*get_args(IntegrityCheck)),
                "check of a restored database"),
-    Annotation("first-sync", "wait", values.one_of(*get_args(FirstSync)),
+    Annotation("first-sync", "auto", values.one_of(*get_args(FirstSync)),
                "`wait`: the application starts once a restored database is in the replica again as a whole, so that a "
-               "node that dies right then takes no more rows with it than at any other time; `background`: it starts "
-               "at once"),
+               "node that dies right then takes no more rows with it than at any other time; `auto`: so for databases "
+               "above 16 MiB, as smaller ones are there within a second or two; `background`: it starts at once"),
     Annotation("local-database", None, values.one_of(*get_args(LocalDatabase)),
                "what becomes of a database on a volume of the application's own that is older than its replica, "
                "or another one: `keep` makes it the replica's newest state, `replace` moves it aside and restores; "
-               "by default the Pod waits, and the log of `litestream-hook-check` says why"),
+               "by default the Pod waits, and the log of `litestream-hook-init` says why"),
     Annotation("sync-interval", "1s", values.duration, "how often changes are replicated"),
     Annotation("snapshot-interval", "12h", values.duration, "how often a snapshot is taken"),
     Annotation("retention", "168h", values.duration, "how long snapshots are kept"),

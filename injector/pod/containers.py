@@ -12,11 +12,11 @@ from injector.pod.shapes import EnvVar, InjectedContainer, Object, VolumeMount
 from injector.pod.volumes import Storage
 
 INIT = "litestream-hook-init"
-CHECK = "litestream-hook-check"
 RESTORE = "litestream-hook-restore"
 RESTORE_FROM = "litestream-hook-restore-from"
 REPLICATE = "litestream-hook-replicate"
-FIRST_SYNC = "litestream-hook-first-sync"
+NEVER = 1_000_000  # failures of a probe
+LARGE_BYTES = 16 * 2**20  # a database above takes more than a second or two to upload
 
 
 def security_context(user: User) -> Object:
@@ -38,37 +38,45 @@ def security_context(user: User) -> Object:
 
 
 def init(plan: Plan) -> InjectedContainer:
-    """The container that writes the config and clears what would defeat the restores."""
-    settings = plan.settings
+    """The container that writes the config and the others' scripts, clears what would defeat a restore, and checks.
+
+    What it checks are databases on volumes that outlive the Pod, which could overwrite a newer replica; for that it
+    needs Litestream's image, and so it runs in that wherever that has a shell.
+    """
+    settings, checked = plan.settings, checks(plan)
+    container = _litestream(plan, INIT, [], list(plan.replicas))
+    del container["args"]
     environment: list[EnvVar] = [{"name": "LITESTREAM_CONFIG", "value": litestream.config(settings, plan.replicas)}]
     if plan.sources:
         environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, plan.sources)})
+    if litestream.can_list(settings):
+        environment += [
+            {"name": "LITESTREAM_RESTORE_SCRIPT", "value": scripts.RESTORE},
+            {"name": "LITESTREAM_SIDECAR_SCRIPT", "value": scripts.SIDECAR},
+        ]
+    else:
+        container["image"] = settings.init_image.reference
     if settings.restore != "off":
         environment.append({"name": "LITESTREAM_DATABASES", "value": "\n".join(plan.replicas)})
-    return {
-        "name": INIT,
-        "image": settings.init_image.reference,
-        "command": ["/bin/sh", "-eu", "-c", scripts.INIT],
-        "env": environment + plan.storage.environment,
-        "resources": _small(settings, "16Mi", "32Mi"),
-        "securityContext": security_context(plan.user),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)],
-    }
+    if checked:
+        environment += [
+            {"name": "LITESTREAM_LASTING", "value": "\n".join(checked)},
+            {"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"},
+        ]
+    else:
+        container["env"] = [*plan.storage.environment]
+        container["resources"] = _small(settings, "16Mi", "32Mi")
+        container["volumeMounts"] = [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)]
+    container["command"] = ["/bin/sh", "-eu", "-c", scripts.INIT + (scripts.CHECK if checked else "")]
+    container["env"] = environment + container["env"]
+    return container
 
 
-def checks(plan: Plan) -> list[InjectedContainer]:
-    """The container that refuses a local database which would overwrite a newer replica; [] where none can be told.
-
-    It also notes what is about to be restored, for `first_syncs`.
-    """
-    settings, noted = plan.settings, waiting(plan)
-    checked = [database for database in plan.replicas if database in plan.storage.lasting or database in noted]
-    if not checked or settings.restore == "off" or not litestream.can_list(settings):
+def checks(plan: Plan) -> list[str]:
+    """Databases that may be older than their replica, or others, where Litestream's image can tell."""
+    if plan.settings.restore == "off" or not litestream.can_list(plan.settings):
         return []
-    container = _script(plan, CHECK, scripts.CHECK, checked)
-    container["env"].append({"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"})
-    return [container]
+    return [database for database in plan.replicas if database in plan.storage.lasting]
 
 
 def restores(plan: Plan) -> list[InjectedContainer]:
@@ -76,50 +84,59 @@ def restores(plan: Plan) -> list[InjectedContainer]:
     if plan.settings.restore == "off":
         return []
     result = []
+    waiting = first_syncs(plan)
     for number, database in enumerate(plan.replicas):
         arguments = litestream.restore_arguments(plan.settings, database)
-        result.append(_litestream(plan, f"{RESTORE}-{number}", arguments, [database]))
+        restore = _litestream(plan, f"{RESTORE}-{number}", arguments, [database])
+        result.append(restore)
         if database in plan.sources:
             arguments = litestream.restore_from_arguments(plan.settings, database)
-            result.append(_litestream(plan, f"{RESTORE_FROM}-{number}", arguments, [database]))
+            restore = _litestream(plan, f"{RESTORE_FROM}-{number}", arguments, [database])
+            result.append(restore)
+        if database in waiting:
+            restore["command"] = ["/bin/sh", f"{volumes.CONFIG_DIRECTORY}/restore.sh"]
+            restore["env"] += [
+                {"name": "LITESTREAM_CONFIG_FILE", "value": f"{volumes.CONFIG_DIRECTORY}/database-{number}.yml"},
+                {"name": "LITESTREAM_FIRST_SYNC", "value": str(waiting[database])},
+            ]
     return result
 
 
 def replicate(plan: Plan) -> InjectedContainer:
-    """The sidecar.
+    """The sidecar: Litestream, under a shell that is never away (scripts/sidecar.sh) where the image has one.
 
-    Before it ends it makes sure that it has seen every database (see `scripts.SEEN`). As an ordinary container it
-    sleeps before, while the application may still write.
+    As an ordinary container it sleeps before it ends, while the application may still write.
     """
-    arguments = litestream.replicate_arguments()
-    settings, replicas, native = plan.settings, plan.replicas, plan.native
-    container = _litestream(plan, REPLICATE, arguments, list(replicas))
-    if native:
+    settings, databases = plan.settings, list(plan.replicas)
+    container = _litestream(plan, REPLICATE, litestream.replicate_arguments(), databases)
+    sleep = 0 if plan.native else plan.grace
+    if plan.native:
         container["restartPolicy"] = "Always"
-    if litestream.can_list(settings):
-        # As long as the application may end and the final syncs may take, which leave out what was not seen.
-        seconds = len(replicas) * litestream.FINAL_SYNC_SECONDS
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", scripts.SEEN]}}}
-        container["env"] += [
-            {"name": "LITESTREAM_DATABASES", "value": "\n".join(replicas)},
-            {"name": "LITESTREAM_SECONDS", "value": str(plan.grace + seconds if native else seconds)},
-        ]
-        if not native:
-            container["env"].append({"name": "LITESTREAM_DRAIN_SECONDS", "value": str(plan.grace)})
-    else:
-        seconds = litestream.SEEN_SECONDS if native else max(plan.grace, litestream.SEEN_SECONDS)
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": seconds}}}
     if settings.metrics_port is not None:
         container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
-    if (command := litestream.probe(settings)) is not None:
-        container["startupProbe"] = {
-            "exec": {"command": command},
-            "periodSeconds": 1,
-            "timeoutSeconds": 5,
-            "failureThreshold": 120,
+    lifecycle: Object = {}
+    alive = litestream.probe(settings)
+    if litestream.can_list(settings):
+        del container["args"]
+        container["command"], alive = _sidecar("run"), _sidecar("alive")
+        container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(databases)})
+        lifecycle["postStart"] = {"exec": {"command": _sidecar("started")}}
+        # Its failures are events and no more: an application whose database can't be replicated stays in service.
+        container["readinessProbe"] = {
+            "exec": {"command": _sidecar("ready")},
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+            "failureThreshold": NEVER,
         }
+    else:
+        sleep = max(sleep, litestream.SEEN_SECONDS)
+    if sleep:
+        lifecycle["preStop"] = {"sleep": {"seconds": sleep}}
+    if lifecycle:
+        container["lifecycle"] = lifecycle
+    if alive is not None:
         container["livenessProbe"] = {
-            "exec": {"command": command},
+            "exec": {"command": alive},
             "periodSeconds": 30,
             "timeoutSeconds": 10,
             "failureThreshold": 4,
@@ -127,21 +144,21 @@ def replicate(plan: Plan) -> InjectedContainer:
     return container
 
 
-def first_syncs(plan: Plan) -> list[InjectedContainer]:
-    """The container that holds the application back until restored databases are in their replicas again."""
-    databases = waiting(plan)
-    if not databases:
-        return []
-    container = _script(plan, FIRST_SYNC, scripts.FIRST_SYNC, databases)
-    # It runs beside the sidecar, so what it asks for comes on top of that.
-    container["resources"] = _small(plan.settings, "32Mi", "64Mi")
-    return [container]
+def _sidecar(mode: str) -> list[str]:
+    return ["/bin/sh", f"{volumes.CONFIG_DIRECTORY}/sidecar.sh", mode]
 
 
-def waiting(plan: Plan) -> list[str]:
-    """Databases whose first sync the application waits for: not those that outlive the Pod."""
-    waits = plan.settings.first_sync == "wait" and plan.native and litestream.can_list(plan.settings)
-    return [database for database in plan.settings.path if waits and database not in plan.storage.lasting]
+def first_syncs(plan: Plan) -> dict[str, int]:
+    """Databases that are uploaded as a whole before the application starts, and from how many bytes on.
+
+    Those on volumes that outlive the Pod are not uploaded anew, and a small one is in the replica within a second or
+    two anyway.
+    """
+    settings = plan.settings
+    if settings.first_sync == "background" or not (plan.native and litestream.can_list(settings)):
+        return {}
+    least = 0 if settings.first_sync == "wait" else LARGE_BYTES
+    return {database: least for database in settings.path if database not in plan.storage.lasting}
 
 
 def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence[str]) -> InjectedContainer:
@@ -164,15 +181,6 @@ def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, databases), *plan.credentials.mounts],
     }
-
-
-def _script(plan: Plan, name: str, script: str, databases: Sequence[str]) -> InjectedContainer:
-    """A container of Litestream's image that runs a script over databases instead."""
-    container = _litestream(plan, name, [], databases)
-    del container["args"]
-    container["command"] = ["/bin/sh", "-eu", "-c", script]
-    container["env"].append({"name": "LITESTREAM_DATABASES", "value": "\n".join(databases)})
-    return container
 
 
 def _small(settings: Settings, request: str, limit: str) -> Object:

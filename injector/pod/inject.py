@@ -39,11 +39,10 @@ class Injection(NamedTuple):
 
 
 class _Built(NamedTuple):
-    """What is added to a Pod: init containers, the sidecar, volumes, and the containers that come after the sidecar."""
+    """What is added to a Pod: init containers, the sidecar that follows them, and volumes."""
 
     first: list[InjectedContainer]
     sidecar: InjectedContainer
-    last: list[InjectedContainer]
     volumes: list[Object]
 
 
@@ -108,9 +107,8 @@ def _build(plan: Plan, findings: Findings) -> _Built:
             "names more databases than one Litestream config can hold: use fewer, or shorter paths",
         )
     return _Built(
-        [init, *containers.checks(plan), *containers.restores(plan)],
+        [init, *containers.restores(plan)],
         containers.replicate(plan),
-        containers.first_syncs(plan),
         [volumes.config_volume(), *plan.storage.volumes],
     )
 
@@ -134,7 +132,7 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
     init_containers, main_containers = (
         _with_mounts(_with_image(spec.get(key) or [], plan), plan) for key in ("initContainers", "containers")
     )
-    ours_first = [*built.first, built.sidecar, *built.last] if plan.native else built.first
+    ours_first = [*built.first, built.sidecar] if plan.native else built.first
     needed = _needed_grace(plan.grace, len(plan.replicas))
     changes: Object = {
         "initContainers": order.placed(init_containers, ours_first, plan, findings),

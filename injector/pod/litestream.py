@@ -16,7 +16,7 @@ RESTORE_FROM_CONFIG = f"{CONFIG_DIRECTORY}/restore-from.yml"
 SOCKET = f"{CONFIG_DIRECTORY}/litestream.sock"
 BINARY = "/usr/local/bin/litestream"
 MONITOR_SECONDS = 1  # between Litestream's looks at a database (monitor-interval), if nothing else is said
-SEEN_SECONDS = 2  # until Litestream has surely seen a new database
+SEEN_SECONDS = 2  # until Litestream has surely seen a new database, where no shell looks
 FINAL_SYNC_SECONDS = 30  # Litestream's own shutdown-sync-timeout, for each database
 
 # First releases with `info` and `list` by the socket and `ltx -level`, and with `restore -integrity-check`.
@@ -27,25 +27,30 @@ HAS_INTEGRITY_CHECK = (0, 5, 10)
 def config(settings: Settings, replicas: Mapping[str, str]) -> str:
     """The Litestream config that replicates each database to its path in the bucket.
 
-    JSON, which is YAML: every text in it is quoted and escaped by its encoder.
+    JSON, which is YAML: every text in it is quoted and escaped by its encoder. Its lines are what all databases
+    have in common, the port and the socket, one for each database, and the end, so that a script can make a config of
+    each database alone.
     """
-    whole: dict[str, Any] = {"logging": {"level": settings.log_level}}
+    common: dict[str, Any] = {"logging": {"level": settings.log_level}}
+    listening: dict[str, Any] = {}
     if settings.metrics_port is not None:
-        whole["addr"] = f":{settings.metrics_port}"
+        listening["addr"] = f":{settings.metrics_port}"
     if _is_03(settings):
         times = {"snapshot-interval": settings.snapshot_interval.text, "retention": settings.retention.text}
     else:
         times = {}
-        whole["snapshot"] = {
+        common["snapshot"] = {
             "interval": settings.snapshot_interval.text,
             "retention": settings.retention.text,
         }
-        whole["socket"] = {"enabled": True, "path": SOCKET}
-        whole["shutdown-sync-timeout"] = f"{FINAL_SYNC_SECONDS}s"
+        listening["socket"] = {"enabled": True, "path": SOCKET}
+        # With the default of 15 s an idle database makes ten times as many LIST requests.
+        common["l0-retention-check-interval"] = "5m"
+        common["shutdown-sync-timeout"] = f"{FINAL_SYNC_SECONDS}s"
     # A sync only sends what Litestream has seen: without this, shorter intervals than a second have no effect.
     often = settings.sync_interval.seconds < MONITOR_SECONDS
     monitor = {"monitor-interval": settings.sync_interval.text} if often else {}
-    whole["dbs"] = [
+    databases = [
         {
             "path": database,
             **monitor,
@@ -53,7 +58,12 @@ def config(settings: Settings, replicas: Mapping[str, str]) -> str:
         }
         for database, path in replicas.items()
     ]
-    return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
+    lines = [_json(common)[:-1] + ",", *([_json(listening)[1:-1] + ","] if listening else []), '"dbs":[']
+    return "\n".join([*lines, ",\n".join(map(_json, databases)), "]}"])
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _is_03(settings: Settings) -> bool:

@@ -92,7 +92,7 @@ class InjectedContainer(TypedDict):
     ports: NotRequired[list[Object]]
     lifecycle: NotRequired[Object]
     livenessProbe: NotRequired[Object]
-    startupProbe: NotRequired[Object]
+    readinessProbe: NotRequired[Object]
     resources: Object
     securityContext: Object
     terminationMessagePolicy: str

@@ -194,16 +194,22 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
 
 def _check_image(plan: Plan, findings: Findings) -> None:
     """What the image can't do, or does not say that it can."""
-    settings, waiting = plan.settings, containers.waiting(plan)
-    if "first-sync" in settings.given and settings.first_sync == "wait" and not waiting:
+    settings = plan.settings
+    if "first-sync" in settings.given and settings.first_sync != "background" and not containers.first_syncs(plan):
         findings.warn(
             f"{findings.key('first-sync')} has no effect here: it needs a volume that ends with the Pod, a native "
             "sidecar, and Litestream 0.5.8 or newer in an image with a shell"
         )
-    if litestream.can_list(settings) and not litestream.tells_shell(settings) and (waiting or plan.storage.lasting):
+    if not litestream.can_list(settings):
         findings.warn(
-            f"{findings.key('image')}: the tag does not say whether the image has a shell, which "
-            f"{containers.CHECK} and {containers.FIRST_SYNC} need: use {LITESTREAM_IMAGE} if they can't start"
+            f"{findings.key('image')} has no shell, or a Litestream before 0.5.8: nothing starts Litestream again at "
+            "once when it dies, and nobody says when a database can't be replicated; rows can be lost in both cases: "
+            f"use {LITESTREAM_IMAGE}"
+        )
+    elif not litestream.tells_shell(settings):
+        findings.warn(
+            f"{findings.key('image')}: the tag does not say whether the image has a shell and sqlite3, which all "
+            f"injected containers need to lose no row: use {LITESTREAM_IMAGE} if they can't start"
         )
 
 

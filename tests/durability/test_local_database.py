@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector.pod.containers import CHECK
+from injector.pod.containers import INIT
 from tests.durability.stage import (
     CONTAINER_03,
     CONTAINER_05,
@@ -68,7 +68,7 @@ def live_elsewhere(stage: Stage, row: Row, folder: Path) -> list[int]:
 def blocked(stage: Stage) -> str:
     """The log of the container that holds up the Pod."""
     run = stage.start()
-    with pytest.raises(BlockedPod, match=CHECK) as caught:
+    with pytest.raises(BlockedPod, match=INIT) as caught:
         run.wait_started()
     assert run.containers["app"].lives == 0
     run.delete()

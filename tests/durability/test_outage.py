@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector.pod.containers import CHECK, REPLICATE
+from injector.pod.containers import INIT, REPLICATE
 from tests.durability.stage import (
     APPLICATION,
     CONTAINER_05,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 pytestmark = SCENARIO
 OUTAGE_SECONDS = 20
 SYNCED = 300  # rows, at 100 a second, of which the first have surely been synced
-WAITS = f"{CHECK}|{FIRST_RESTORE}"  # which asks S3 first
+WAITS = f"{INIT}|{FIRST_RESTORE}"  # which asks S3 first
 MANY = 1000  # failures of an init container that a test bears with
 
 

@@ -37,7 +37,8 @@ class Node:
     those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
     before the second restart of a crashing container (a kubelet's 10), `relist` those between looks at which containers
     have ended (a kubelet's 1). `oom_group`: as on cgroup v2, where the kubelet sets `memory.oom.group`, a container
-    that needs too much memory dies as a whole; else only the process that the kernel picks. `page_cache` are bytes that cgroup v1 adds
+    that needs too much memory dies as a whole; else only the process that the kernel picks. `page_cache` are bytes
+    that cgroup v1 adds
     to memory limits: it counts page cache and, unlike v2, lets written pages fill a limit, at which a container that
     writes much can hold up every write to the disk for minutes.
     """

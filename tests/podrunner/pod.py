@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import threading
@@ -156,6 +158,15 @@ class Run:
         if life is None or life.ended.is_set():
             raise RuntimeError(f"container {container!r} does not run; {self.state()}")
         return life.execute(arguments, seconds)
+
+    def kill(self, container: str, program: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to the processes of a container that run `program`; how many there were."""
+        life = self.containers[container].life
+        found = life.processes(program) if life is not None else []
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return len(found)
 
     def volume(self, name: str) -> Path:
         """Where the volume `name` is on this machine, until the Pod is deleted."""
@@ -320,7 +331,7 @@ class Run:
         return {"exec": {"command": [expand(item, known) for item in probe["exec"]["command"]]}}
 
     def _until_tick(self, period: float, life: Life | None = None) -> None:
-        """Wait for the next multiple of `period` in the Pod's life: tickers begin with the Pod, not with a container."""
+        """Wait for the next multiple of `period` in the Pod's life: tickers begin with the Pod."""
         if period:
             left = period - (time.monotonic() - self._began) % period
             self._until(life.ended.is_set if life else lambda: False, left)

@@ -36,7 +36,7 @@ class Life:
     """A container from its start to its end.
 
     `exit_code` (128 + signal where a signal ended it), `oom_killed`, `finished` (monotonic seconds) and the
-    peaks of memory in bytes (`rss_peak`: of its first process, as seen every LOOK_SECONDS; `memory_peak`: of its
+    peaks of memory in bytes (`rss_peak`: of its largest process, as seen every LOOK_SECONDS; `memory_peak`: of its
     cgroup, with page cache) are there once `ended` is set. `error` is the reason why it could not be started at all.
     With `oom_group` all of it dies when the kernel kills one of its processes for want of memory.
     """
@@ -60,7 +60,6 @@ class Life:
         self.finished = 0.0
         self._watched = threading.Lock()  # held by whoever uses or closes the descriptor of its process
         self._process: int | None = None
-        self._status = Path(os.devnull)
         self.started = time.monotonic()
 
     def start(self, config: dict[str, Any]) -> None:
@@ -84,7 +83,7 @@ class Life:
             time.sleep(0.004)
         if running := pid_file.exists():
             pid = int(pid_file.read_text())
-            self._process, self._status = _opened(pid), Path(f"/proc/{pid}/status")
+            self._process = _opened(pid)
         threading.Thread(target=self._watch, args=(runc, running), name=self.identifier, daemon=True).start()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -157,12 +156,20 @@ class Life:
         subprocess.run(delete, check=False, capture_output=True, env=ENVIRONMENT)
         self.ended.set()
 
+    def processes(self, program: str) -> list[int]:
+        """The processes of this container that run a program of this name, by their numbers on this machine."""
+        return [pid for pid in _members(self.cgroup) if _name(pid) == program]
+
     def _note_memory(self) -> None:
         """Read the peak where the kernel keeps it for this very program: what wait4 tells counts whoever started it."""
-        with contextlib.suppress(OSError):
-            for line in self._status.read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    self.rss_peak = max(self.rss_peak, int(line.split()[1]) * 1024)
+        for pid in _members(self.cgroup):
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    # Before it becomes the container's first program, a process is runc's.
+                    if line.startswith("Name:") and line.split()[1].startswith("runc"):
+                        break
+                    if line.startswith("VmHWM:"):
+                        self.rss_peak = max(self.rss_peak, int(line.split()[1]) * 1024)
 
     def _start_error(self) -> str:
         try:
@@ -190,6 +197,21 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _members(cgroup: str) -> list[int]:
+    """The processes of a cgroup; none once it is gone."""
+    for top in (CGROUPS / "memory", CGROUPS):
+        with contextlib.suppress(OSError):
+            return [int(pid) for pid in (top / cgroup.lstrip("/") / "cgroup.procs").read_text().split()]
+    return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _memory(cgroup: str) -> tuple[bool, int]:

@@ -8,10 +8,15 @@ for `--drain` seconds, as a server does that answers the requests it still has, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import time
+from pathlib import Path
+
+REPLACE = ("vacuum", "move", "delete")
 
 
 def main() -> None:
@@ -24,6 +29,8 @@ def main() -> None:
     parser.add_argument("--late", type=float, default=0, help="seconds until the last database is made")
     parser.add_argument("--fill", type=int, default=0, help="MiB to fill the first database with once")
     parser.add_argument("--bytes", type=int, default=0, help="random bytes in each row")
+    parser.add_argument("--replace", choices=REPLACE, help="put another file in place of the last database once")
+    parser.add_argument("--after", type=int, default=300, help="rows until then")
     arguments = parser.parse_args()
     ends: list[float] = []
 
@@ -43,6 +50,11 @@ def main() -> None:
     while not (ends and time.monotonic() >= ends[0]) and number - first != arguments.rows:
         if waiting and time.monotonic() >= began + arguments.late:
             databases.append(_opened(waiting.pop()))
+        if arguments.replace and number - first == arguments.after:
+            databases.pop().close()
+            _replace(arguments.database[-1], arguments.replace)
+            databases.append(_opened(arguments.database[-1]))
+            os.write(1, b"replaced\n")
         row = (number, time.time(), os.urandom(arguments.bytes))
         databases[number % len(databases)].execute("INSERT INTO entry VALUES (?, ?, ?)", row)
         os.write(1, f"committed {number}\n".encode())
@@ -58,6 +70,26 @@ def _opened(path: str) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode=wal")
     database.execute("CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY, at REAL, bytes BLOB)")
     return database
+
+
+def _replace(path: str, how: str) -> None:
+    """What applications do to their database while Litestream has it open; all but `delete` keep the rows."""
+    database, copy = Path(path), Path(f"{path}.copy")
+    if how != "delete":
+        with contextlib.closing(sqlite3.connect(database)) as before:
+            before.execute("VACUUM INTO ?", (str(copy),))
+    if how == "move":  # PocketBase's restore: everything in the folder but what comes in its place
+        aside = database.parent / "aside"
+        aside.mkdir()
+        for left in list(database.parent.iterdir()):
+            if left not in (aside, copy):
+                shutil.move(left, aside / left.name)
+    else:
+        for left in (database, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            if how == "delete" or left != database:
+                left.unlink(missing_ok=True)
+    if how != "delete":
+        copy.rename(database)
 
 
 def _fill(database: sqlite3.Connection, mebibytes: int) -> None:
