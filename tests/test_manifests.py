@@ -392,7 +392,7 @@ class RecordingApi(http.server.BaseHTTPRequestHandler):
         )
         assert found, path
         read = "get" if found["name"] else "list"
-        verb = {"GET": read, "POST": "create", "PUT": "update", "PATCH": "patch"}[self.command]
+        verb = {"GET": read, "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[self.command]
         self.calls.add(Call(verb, found["group"] or "", found["resource"], found["namespace"], found["name"]))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.dumps({"metadata": {"name": "x"}, "items": []}).encode()
@@ -401,7 +401,7 @@ class RecordingApi(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815 (names of the standard library)
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 (names of the standard library)
 
     def log_message(self, *_: Any) -> None:
         """Keep the test's output to the test."""
@@ -434,14 +434,19 @@ def placed(call: Call, objects: list[Object]) -> Call:
 
 async def every_call(api: Cluster) -> None:
     """Everything that the code can ask the API for, with the names that it asks with in capitals."""
-    secret = {"metadata": {"name": "SECRET"}}
+    secret, lease = {"metadata": {"name": "SECRET"}}, {"metadata": {"name": "ANY"}}
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get_secret": lambda: api.get_secret("NAMESPACE", "SECRET"),
         "create_secret": lambda: api.create_secret("NAMESPACE", secret),
         "replace_secret": lambda: api.replace_secret("NAMESPACE", secret),
         "get_webhook_configuration": lambda: api.get_webhook_configuration("CONFIGURATION"),
         "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
-        "list_pods": lambda: api.list_pods("ANY", "label=true"),
+        "get_lease": lambda: api.get_lease("NAMESPACE", "ANY"),
+        "list_leases": lambda: api.list_leases("NAMESPACE"),
+        "create_lease": lambda: api.create_lease("NAMESPACE", lease),
+        "replace_lease": lambda: api.replace_lease("NAMESPACE", lease),
+        "delete_lease": lambda: api.delete_lease("NAMESPACE", "ANY", "uid", "7"),
+        "find_pod": lambda: api.find_pod("ANY", "ANY"),
     }
     public = {name for name, _ in inspect.getmembers(Cluster, inspect.iscoroutinefunction) if name[0] != "_"}
     assert calls.keys() == public - {"close"}, "a call that this test does not know"
@@ -463,11 +468,15 @@ def test_the_account_may_do_what_the_code_does_and_nothing_else(
     assert {grant for grant in allowed if not any(grant.allows(call) for call in needed)} == set(), "unused"
 
 
-def test_with_mounted_certificates_the_account_may_only_look(api: tuple[Cluster, set[Call]]) -> None:
+def test_with_mounted_certificates_the_account_may_write_leases_alone(api: tuple[Cluster, set[Call]]) -> None:
     objects = overlay("cert-manager")
     client, calls = api
     asyncio.run(every_call(client))
-    looks = {placed(call, objects) for call in calls if call.resource != "secrets" and call.verb in {"get", "list"}}
+    looks = {
+        placed(call, objects)
+        for call in calls
+        if call.resource == "leases" or (call.resource != "secrets" and call.verb in {"get", "list"})
+    }
     allowed = grants(objects)
     assert {call for call in looks if not any(grant.allows(call) for grant in allowed)} == set(), "denied"
     assert {grant for grant in allowed if not any(grant.allows(call) for call in looks)} == set(), "unused"

@@ -16,8 +16,8 @@ HTTP  what comes                                                 outcome      an
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -27,6 +27,7 @@ from injector.admission.verdict import JUDGED, Question, Verdict, judge, namespa
 from injector.admission.verdict import Outcome as Judged
 from injector.errors import BadReview, quoted
 from injector.options import Options
+from injector.pod.claim import Claim, Refusal, laid
 from injector.pod.inject import Injection
 from injector.pod.patch import diff
 
@@ -36,8 +37,14 @@ PATHS = ("", "/mutate")
 TEXT = "text/plain; charset=utf-8"
 
 Outcome = Literal[Judged, "guarded", "bad-request", "error"]
-# Given the namespace, the Pod's name ("" while it has none) and its injection: why another Pod forbids it, or None.
-Guard = Callable[[str, str, Injection], Awaitable[str | None]]
+
+
+class Guard(Protocol):
+    """Whoever knows if another Pod writes the same replicas."""
+
+    def ask(self, injection: Injection, *, dry_run: bool) -> Awaitable[Claim | Refusal]:
+        """The injected Pod's claim to its replicas, or why it must not be created now."""
+
 
 _log = logging.getLogger("injector")
 
@@ -108,16 +115,18 @@ async def _answer(request: Request, options: Options, guard: Guard | None) -> An
         return _denied(request, verdict)
     if verdict.outcome != "injected" or verdict.injection is None:
         return _reviewed(request, review.allowed(uid, warnings), verdict.outcome, verdict.reason, warnings)
-    injection = verdict.injection
-    if guard is not None and not injection.exclusive and injection.settings.single_writer != "off":
-        name = (question.object.get("metadata") or {}).get("name") or ""
-        other = await guard(question.namespace, name, injection)
-        if other is not None and injection.settings.single_writer == "enforce":
-            body = review.denied(uid, 403, other, [], warnings)
+    injection, claim = verdict.injection, Claim()
+    if guard is not None and injection.settings.single_writer != "off":
+        answer = await guard.ask(injection, dry_run=bool(request.get("dryRun")))
+        if isinstance(answer, Claim):
+            claim = answer
+        elif injection.settings.single_writer == "warn":
+            warnings = [*warnings, answer.message]
+        else:
+            body = review.denied(uid, 403, answer.message, [], warnings)
             return _reviewed(request, body, "guarded", "other-writer", warnings)
-        warnings = [*warnings, *([other] if other is not None else [])]
     audit = {"databases": msgspec.json.encode(injection.replicas).decode(), "image": injection.settings.image.reference}
-    operations = diff(question.object, verdict.after)
+    operations = diff(question.object, laid(verdict.after, claim))
     body = review.patched(uid, operations, warnings, audit)
     return _reviewed(request, body, "injected", "patched" if operations else "already-injected", warnings)
 
