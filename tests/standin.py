@@ -6,6 +6,7 @@ nothing else, and fails on demand. `Api` is the behaviour, `serving` puts it beh
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import re
@@ -14,7 +15,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(["create"], "", "secrets", NAMESPACE),
     Rule(["get", "update"], "", "secrets", NAMESPACE, [SECRET]),
-    Rule(["get", "patch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
+    Rule(["get", "patch", "watch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
     Rule(["list"], "", "pods"),
     Rule(["get", "list", "create", "update", "delete"], LEASES, "leases", NAMESPACE),
 )
@@ -124,6 +125,7 @@ class Api:
         self._in_flight = 0
         self._version = 100
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def put(self, plural: str, namespace: str, thing: dict[str, Any]) -> dict[str, Any]:
         """Store an object as somebody else would."""
@@ -133,6 +135,7 @@ class Api:
             thing["metadata"] |= {"resourceVersion": str(self._version)}
             thing["metadata"].setdefault("uid", f"uid-{self._version}")
             self.objects[plural, namespace, thing["metadata"]["name"]] = thing
+            self._changed.notify_all()
             return thing
 
     def secret(self) -> dict[str, Any]:
@@ -142,6 +145,28 @@ class Api:
     def configuration(self) -> dict[str, Any]:
         """Our webhook configuration."""
         return self.objects["mutatingwebhookconfigurations", "", NAME]
+
+    def watch(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The events of a watch of one webhook configuration, without an end. Raises Refused at once."""
+        self.requests.append(f"{request.method} {request.path}")
+        url = urlsplit(request.path)
+        group, namespace, plural, _ = self._route(url.path)
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+        if plural != "mutatingwebhookconfigurations" or query.keys() != {"watch", "fieldSelector", "timeoutSeconds"}:
+            raise Refused(400, "BadRequest", "this stand-in watches one webhook configuration only")
+        self._authenticate(request)
+        self._authorize("watch", group, plural, namespace, name)
+        return self._events((plural, namespace, name))
+
+    def _events(self, key: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
+        seen = None
+        while True:
+            with self._changed:
+                while (found := self.objects.get(key)) is seen:
+                    self._changed.wait()
+                seen = found
+            yield {"type": "MODIFIED" if found else "DELETED", "object": found or {}}
 
     def handle(self, request: Request) -> Answer:
         """The answer to a request. Raises Reset where the connection is to be cut."""
@@ -403,6 +428,10 @@ class Direct(Cluster):
         super().__init__("https://direct")
         self.api = api
 
+    async def watch_webhook_configuration(self, name: str) -> AsyncIterator[None]:  # noqa: ARG002 (the original's)
+        await asyncio.Event().wait()
+        yield
+
     async def _call(self, method: str, verb: str, resource: Any, **how: Any) -> bytes:
         body = how.get("body")
         headers = {
@@ -453,7 +482,7 @@ def serving(folder: Path) -> Iterator[Server]:
             headers = {key.lower(): value for key, value in self.headers.items()}
             request = Request(self.command, self.path, headers, self.rfile.read(length))
             try:
-                answer = api.handle(request)
+                answer = self.watch(request) if "watch=1" in self.path else api.handle(request)
             except Reset:
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -467,6 +496,21 @@ def serving(folder: Path) -> Iterator[Server]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def watch(self, request: Request) -> Answer:
+            """Write events until the client goes away, or the answer that refuses them."""
+            try:
+                events = api.watch(request)
+            except Refused as refused:
+                return refused.answer
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            for event in events:
+                self.wfile.write(json.dumps(event).encode() + b"\n")
+            raise Reset
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 (http.server's names)
 

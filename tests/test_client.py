@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_a_patch_changes_one_field_and_keeps_the_rest(server: Server) -> None:
     assert after["metadata"]["labels"] == {"kept": "yes"}
     with pytest.raises(Conflict):
         ask(server, lambda cluster: cluster.patch_webhook_configuration(NAME, patch))
+
+
+def test_a_watch_tells_of_every_change(server: Server) -> None:
+    async def calls(cluster: Cluster) -> None:
+        events = cluster.watch_webhook_configuration(NAME)
+        await anext(events)  # what there is
+        for _ in range(3):
+            server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+            await anext(events)
+        for connection in server.connections:
+            connection.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+        with pytest.raises(ClusterError, match="can't watch mutatingwebhookconfigurations"):
+            await anext(Cluster("https://127.0.0.1:1", server.folder).watch_webhook_configuration(NAME))
+
+    ask(server, calls)
 
 
 def test_one_pod_comes_whole_by_its_name(server: Server) -> None:
@@ -208,6 +226,11 @@ def test_a_token_that_is_refused_twice_is_an_error(server: Server) -> None:
     ("call", "rule"),
     [
         (
+            lambda cluster: anext(cluster.watch_webhook_configuration(NAME)),
+            'ClusterRole: {apiGroups: ["admissionregistration.k8s.io"], resources: ["mutatingwebhookconfigurations"], '
+            + 'resourceNames: ["litestream-hook"], verbs: ["watch"]}',
+        ),
+        (
             lambda cluster: cluster.get_secret(NAMESPACE, SECRET),
             'Role: {apiGroups: [""], resources: ["secrets"], resourceNames: ["litestream-hook-tls"], verbs: ["get"]}',
         ),
@@ -225,7 +248,7 @@ def test_a_token_that_is_refused_twice_is_an_error(server: Server) -> None:
             + 'resourceNames: ["litestream-hook"], verbs: ["patch"]}',
         ),
     ],
-    ids=["get secret", "create secret", "list pods", "patch configuration"],
+    ids=["watch configuration", "get secret", "create secret", "list pods", "patch configuration"],
 )
 def test_a_missing_permission_names_the_rule_to_add(server: Server, call: Any, rule: str) -> None:
     server.api.rules.clear()

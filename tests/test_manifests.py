@@ -15,7 +15,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -391,9 +391,11 @@ class RecordingApi(http.server.BaseHTTPRequestHandler):
             path,
         )
         assert found, path
-        read = "get" if found["name"] else "list"
+        query = parse_qs(urlsplit(self.path).query)
+        read = "get" if found["name"] else "watch" if "watch" in query else "list"
+        name = found["name"] or query.get("fieldSelector", [""])[0].removeprefix("metadata.name=") or None
         verb = {"GET": read, "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[self.command]
-        self.calls.add(Call(verb, found["group"] or "", found["resource"], found["namespace"], found["name"]))
+        self.calls.add(Call(verb, found["group"] or "", found["resource"], found["namespace"], name))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.dumps({"metadata": {"name": "x"}, "items": []}).encode()
         self.send_response(200)
@@ -441,6 +443,7 @@ async def every_call(api: Cluster) -> None:
         "replace_secret": lambda: api.replace_secret("NAMESPACE", secret),
         "get_webhook_configuration": lambda: api.get_webhook_configuration("CONFIGURATION"),
         "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
+        "watch_webhook_configuration": lambda: anext(api.watch_webhook_configuration("CONFIGURATION"), None),
         "get_lease": lambda: api.get_lease("NAMESPACE", "ANY"),
         "list_leases": lambda: api.list_leases("NAMESPACE"),
         "create_lease": lambda: api.create_lease("NAMESPACE", lease),
@@ -448,7 +451,8 @@ async def every_call(api: Cluster) -> None:
         "delete_lease": lambda: api.delete_lease("NAMESPACE", "ANY", "uid", "7"),
         "find_pod": lambda: api.find_pod("ANY", "ANY"),
     }
-    public = {name for name, _ in inspect.getmembers(Cluster, inspect.iscoroutinefunction) if name[0] != "_"}
+    asked = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    public = {name for kind in asked for name, _ in inspect.getmembers(Cluster, kind) if name[0] != "_"}
     assert calls.keys() == public - {"close"}, "a call that this test does not know"
     for call in calls.values():
         await call()
@@ -475,7 +479,7 @@ def test_with_mounted_certificates_the_account_may_write_leases_alone(api: tuple
     looks = {
         placed(call, objects)
         for call in calls
-        if call.resource == "leases" or (call.resource != "secrets" and call.verb in {"get", "list"})
+        if call.resource == "leases" or (call.resource != "secrets" and call.verb in {"get", "list", "watch"})
     }
     allowed = grants(objects)
     assert {call for call in looks if not any(grant.allows(call) for grant in allowed)} == set(), "denied"

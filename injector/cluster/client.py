@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -32,6 +32,7 @@ LIMIT = 10.0  # seconds for a call with all of its retries
 ATTEMPT = 4.0  # seconds for one try
 ATTEMPTS = 5
 IDLE = 60.0  # seconds that a connection is kept for the next call
+WATCH = 120  # seconds of one watch
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
 
 
@@ -132,6 +133,30 @@ class Cluster:
         """
         kind = "application/strategic-merge-patch+json"
         return await self._object("PATCH", "patch", _configurations(name), patch, content_type=kind)
+
+    async def watch_webhook_configuration(self, name: str) -> AsyncIterator[None]:
+        """Yields at first, and whenever the MutatingWebhookConfiguration has changed; ends after WATCH seconds.
+
+        Raises ClusterError if it can't be watched, or no longer.
+        """
+        resource = _configurations(name)
+        query = {"watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WATCH)}
+        try:
+            client, token = self._connection()
+            async with client.stream(
+                "GET",
+                self.address + resource._replace(name=None).path,
+                params=query,
+                headers={"Accept": "application/json", "Authorization": f"Bearer {token}"},
+                timeout=httpx2.Timeout(ATTEMPT, read=WATCH + ATTEMPT),
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise _error(response, "watch", resource, f"watch {resource}")
+                async for _ in response.aiter_lines():
+                    yield
+        except (httpx2.TransportError, OSError, ssl.SSLError) as error:
+            raise ClusterError(f"the Kubernetes API can't watch {resource}: {_described(error)}") from None
 
     async def get_lease(self, namespace: str, name: str) -> Object | None:
         """The Lease; None where there is none."""
