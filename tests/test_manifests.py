@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 OVERLAYS = ("cert-manager", "self-signed", "skaffold")
 SOMEBODY_ELSES = ("cert-manager.io/v1", "monitoring.coreos.com/v1")  # kinds that the validator has no schema of
+# kustomize does not know that they are in no namespace, and gives them one, which the API server drops.
+POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 EVERYTHING = """
 resources: [{root}/overlays/{overlay}, variant.yaml]
 components: [{root}/components/autoscaling, {root}/components/monitoring, {root}/components/variant]
@@ -131,7 +133,7 @@ def test_pods_pass_the_pod_security_standard_that_their_namespace_enforces(objec
 
 
 def test_everything_namespaced_is_in_the_namespace_that_is_made(objects: list[Object]) -> None:
-    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"}
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration", *POLICIES}
     namespaces = {each["metadata"].get("namespace") for each in objects if each["kind"] not in cluster_wide}
     assert namespaces == {the(objects, "Namespace")["metadata"]["name"]}
 
@@ -235,17 +237,18 @@ def test_both_webhooks_fail_the_way_they_should(objects: list[Object]) -> None:
     }
     workloads = {"cronjobs", "daemonsets", "deployments", "jobs", "replicasets", "statefulsets"}
     assert found == {
-        f"pods.{GROUP}": ("Fail", "IfNeeded", "None", 10, {"pods"}, {"CREATE"}),
+        f"pods.{GROUP}": ("Fail", "IfNeeded", "NoneOnDryRun", 10, {"pods"}, {"CREATE"}),
         f"workloads.{GROUP}": ("Ignore", "IfNeeded", "None", 10, workloads, {"CREATE", "UPDATE"}),
     }
 
 
-def matches(expression: str, candidate: Object) -> bool:
-    """What a match condition says of an object, by Google's CEL runtime."""
+def matches(expression: str, object: Object, **others: Object) -> bool:  # noqa: A002 (its name in expressions)
+    """What an expression says of an object, by Google's CEL runtime."""
     config = cel.NewEnvConfigFromYaml("stdlib: {}\nextensions: [{name: optional, version: latest}]")
-    evaluator = cel.NewEnv(config=config, variables={"object": cel.Type.DYN})
-    said = evaluator.compile(expression).eval(data={"object": candidate}).value()
-    assert isinstance(said, bool), f"{expression} says {said} of {candidate}"
+    data = {"object": object, **others}
+    evaluator = cel.NewEnv(config=config, variables=dict.fromkeys(data, cel.Type.DYN))
+    said = evaluator.compile(expression).eval(data=data).value()
+    assert isinstance(said, bool), f"{expression} says {said} of {data}"
     return said
 
 
@@ -293,6 +296,58 @@ def test_objects_without_annotations_are_none_of_our_business(objects: list[Obje
         bare | {"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}},
     ):
         assert not matches(expression, candidate)
+
+
+def scaled(objects: list[Object], annotations: Object, before: int, after: int, name: str = "web") -> bool:
+    """Whether the policy lets a Deployment `web` with these annotations of ours be scaled (or another one)."""
+    variant = options.read(environment(objects)).variant
+    ours = f"{variant}.{GROUP}" if variant else GROUP
+    policy = the(objects, "ValidatingAdmissionPolicy")["spec"]
+    template = {"metadata": {"annotations": {f"{ours}/{key}": text for key, text in annotations.items()}}}
+    data: Object = {
+        "object": {"metadata": {"name": name}, "spec": {"replicas": after} if after else {}},
+        "oldObject": {"metadata": {"name": name}, "spec": {"replicas": before} if before else {}},
+        "params": {"metadata": {"name": "web"}, "spec": {"template": template if annotations else {}}},
+    }
+    variables = {f"variables.{each['name']}": f"({each['expression']})" for each in policy["variables"]}
+    if not all(matches(condition["expression"], **data) for condition in policy["matchConditions"]):
+        return True
+    return all(
+        matches(functools.reduce(lambda text, name: text.replace(name, variables[name]), variables, expression), **data)
+        for expression in (validation["expression"] for validation in policy["validations"])
+    )
+
+
+def test_a_deployment_of_ours_is_not_scaled_to_two_writers(objects: list[Object]) -> None:
+    asking = {"inject": "true"}
+    assert not scaled(objects, asking, 1, 2)
+    assert not scaled(objects, asking, 0, 3)
+    assert not scaled(objects, asking | {"single-writer": "enforce"}, 1, 2)
+    assert scaled(objects, asking, 1, 2, name="another")
+    assert scaled(objects, asking, 2, 0)
+    assert scaled(objects, asking, 0, 1)
+    assert scaled(objects, asking, 3, 2), "the way back is open"
+    assert scaled(objects, asking | {"single-writer": "warn"}, 1, 2)
+    assert scaled(objects, asking | {"single-writer": "off"}, 1, 2)
+    assert scaled(objects, {"inject": "false"}, 1, 2)
+    assert scaled(objects, {}, 1, 2)
+
+
+def test_the_policy_looks_at_deployments_with_the_webhooks_label_alone(objects: list[Object]) -> None:
+    read = options.read(environment(objects))
+    binding = the(objects, "ValidatingAdmissionPolicyBinding")["spec"]
+    assert binding["policyName"] == the(objects, "ValidatingAdmissionPolicy")["metadata"]["name"]
+    ours = f"{read.variant}.{GROUP}" if read.variant else GROUP
+    template = {
+        "metadata": {"annotations": {f"{ours}/inject": "true"}},
+        "spec": {"securityContext": {"runAsUser": 1000}, "containers": [{"name": "app", "image": "app:1"}]},
+    }
+    spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "template": template}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+    labels = reviews.injected(deployment, options=read)["metadata"]["labels"]
+    (wanted,) = binding["paramRef"]["selector"]["matchExpressions"]
+    assert (wanted["operator"], labels[wanted["key"]]) == ("In", *wanted["values"])
+    assert binding["paramRef"]["parameterNotFoundAction"] == "Allow"
 
 
 @pytest.mark.parametrize("name", ["cert-manager", "self-signed"])

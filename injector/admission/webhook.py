@@ -8,7 +8,7 @@ HTTP  what comes                                                 outcome      an
 200   what verdict.py finds none of our business                 unchanged    allowed
 200   a Pod that it injects                                      injected     allowed, JSON Patch, warnings
 200   such a Pod, while another one still writes the replica     guarded      code 403
-200   a workload that it finds sound                             checked      allowed, warnings
+200   a workload that it finds sound                             checked      allowed, a Deployment's label, warnings
 200   what it denies                                             denied       code 422, every violation
 500   our own fault                                              error        the API server's failurePolicy decides
 """
@@ -25,6 +25,7 @@ from injector.admission import review
 from injector.admission.review import Request
 from injector.admission.verdict import JUDGED, Question, Verdict, judge, namespace_of
 from injector.admission.verdict import Outcome as Judged
+from injector.admission.workload import marked
 from injector.errors import BadReview, quoted
 from injector.options import Options
 from injector.pod.claim import Claim, Refusal, laid
@@ -114,7 +115,9 @@ async def _answer(request: Request, options: Options, guard: Guard | None) -> An
     if verdict.outcome == "denied":
         return _denied(request, verdict)
     if verdict.outcome != "injected" or verdict.injection is None:
-        return _reviewed(request, review.allowed(uid, warnings), verdict.outcome, verdict.reason, warnings)
+        after = question.object if verdict.injection is None else marked(question.key, question.object, options)
+        body = review.patched(uid, diff(question.object, after), warnings, {})
+        return _reviewed(request, body, verdict.outcome, verdict.reason, warnings)
     injection, claim = verdict.injection, Claim()
     if guard is not None and injection.settings.single_writer != "off":
         answer = await guard.ask(injection, dry_run=bool(request.get("dryRun")))
