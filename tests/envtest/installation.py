@@ -176,8 +176,9 @@ def _delete(cluster: Cluster, objects: Sequence[Object]) -> None:
     items = {"apiVersion": "v1", "kind": "List", "items": rest}
     answer = cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=items)
     assert answer.code == 0, answer.error
-    answer = cluster.kubectl("delete", "secret", f"{NAME}-tls", "--ignore-not-found", namespace=NAME)
-    assert answer.code == 0, answer.error
+    for others in (("secret", f"{NAME}-tls", "--ignore-not-found"), ("lease", "--all", "--wait=false")):
+        answer = cluster.kubectl("delete", *others, namespace=NAME)
+        assert answer.code == 0, answer.error
 
 
 def _connected(port: int) -> socket.socket:
