@@ -9,6 +9,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -40,6 +42,13 @@ class Client:
         self._connection = http.client.HTTPSConnection(address.hostname or "", address.port, context=context)
         token = (cluster.folder / "tokens.csv").read_text().split(",")[0]
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+    def __enter__(self) -> Self:
+        self.ask("GET", "/version")  # the handshake
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
 
     def create(self, namespace: str, manifest: pods.Object) -> tuple[int, pods.Object]:
         """The status and body of the answer."""
@@ -79,26 +88,19 @@ def in_two_namespaces(number: int, one: str, two: str) -> tuple[tuple[str, pods.
 @pytest.mark.usefixtures("installation")
 def test_of_two_pods_at_once_one_gets_in(cluster: Cluster, pair: Pair, pause: int) -> None:
     one, two = cluster.namespace(), cluster.namespace()
-    clients = Client(cluster), Client(cluster)
-    for client in clients:
-        client.ask("GET", "/version")
-    for number in range(PAIRS):
-        first, second = pair(number, one, two)
-        answers: dict[int, tuple[int, pods.Object]] = {}
+    with Client(cluster) as first, Client(cluster) as second, ThreadPoolExecutor(2) as threads:
         ready = threading.Barrier(2)
 
-        def create(which: int, namespace: str, manifest: pods.Object, ready: threading.Barrier = ready) -> None:
+        def create(client: Client, milliseconds: int, namespace: str, manifest: pods.Object) -> tuple[int, pods.Object]:
             ready.wait()
-            time.sleep(which * pause / 1000)
-            answers[which] = clients[which].create(namespace, manifest)  # noqa: B023 (joined below)
+            time.sleep(milliseconds / 1000)
+            return client.create(namespace, manifest)
 
-        threads = [threading.Thread(target=create, args=(which, *each)) for which, each in enumerate((first, second))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        statuses = sorted(status for status, _ in answers.values())
-        assert statuses in ([201, 403], [201, 409]), [body.get("message") for _, body in answers.values()]
+        for number in range(PAIRS):
+            both = pair(number, one, two)
+            answers = list(threads.map(create, (first, second), (0, pause), *zip(*both, strict=True)))
+            statuses = sorted(status for status, _ in answers)
+            assert statuses in ([201, 403], [201, 409]), [body.get("message") for _, body in answers]
     written = [
         lease
         for namespace in (one, two)
@@ -149,22 +151,21 @@ def test_a_lease_changes_under_its_uid_and_version_alone(cluster: Cluster) -> No
     """What the protocol rests on, as the API server does it."""
     namespace = cluster.namespace()
     cluster.create(pods.owned("shop"), namespace)
-    client = Client(cluster)
-    path = f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases"
-    _, leases = client.ask("GET", path)
-    lease = next(one for one in leases["items"] if one["spec"]["holderIdentity"].startswith(f"{namespace}/"))
-    own = f"{path}/{lease['metadata']['name']}"
+    with Client(cluster) as client:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases"
+        _, leases = client.ask("GET", path)
+        lease = next(one for one in leases["items"] if one["spec"]["holderIdentity"].startswith(f"{namespace}/"))
+        own = f"{path}/{lease['metadata']['name']}"
 
-    def delete(**preconditions: str) -> int:
-        return client.ask("DELETE", own, {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions})[
-            0
-        ]
+        def delete(**preconditions: str) -> int:
+            options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+            return client.ask("DELETE", own, options)[0]
 
-    uid, version = lease["metadata"]["uid"], lease["metadata"]["resourceVersion"]
-    status, newer = client.ask("PUT", own, lease | {"spec": {**lease["spec"], "leaseTransitions": 1}})
-    assert status == 200
-    assert client.ask("PUT", own, lease)[0] == 409
-    assert delete(uid=uid, resourceVersion=version) == 409
-    assert delete(uid="another", resourceVersion=newer["metadata"]["resourceVersion"]) == 409
-    assert delete(uid=uid, resourceVersion=newer["metadata"]["resourceVersion"]) == 200
-    assert client.ask("PUT", own, newer)[0] == 409, "a PUT with a uid does not create"
+        uid, version = lease["metadata"]["uid"], lease["metadata"]["resourceVersion"]
+        status, newer = client.ask("PUT", own, lease | {"spec": {**lease["spec"], "leaseTransitions": 1}})
+        assert status == 200
+        assert client.ask("PUT", own, lease)[0] == 409
+        assert delete(uid=uid, resourceVersion=version) == 409
+        assert delete(uid="another", resourceVersion=newer["metadata"]["resourceVersion"]) == 409
+        assert delete(uid=uid, resourceVersion=newer["metadata"]["resourceVersion"]) == 200
+        assert client.ask("PUT", own, newer)[0] == 409, "a PUT with a uid does not create"
