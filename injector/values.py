@@ -214,6 +214,8 @@ def endpoint(text: str) -> str:
         raise ValueError(f"must hold no credentials (they belong in the Secret): {right}")
     if url.query or url.fragment or text[-1] in "?#" or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", url.path):
         raise ValueError(f"must hold no query, fragment or special characters: {right}")
+    if {".", ".."} & set(url.path.split("/")):
+        raise ValueError(f"must have no . or .. in its path: {right}")
     return text
 
 

@@ -6,6 +6,7 @@ nothing else, and fails on demand. `Api` is the behaviour, `serving` puts it beh
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import re
@@ -14,7 +15,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,9 @@ import msgspec
 
 from injector.cluster import client
 from injector.cluster.client import Cluster, in_cluster
+from injector.cluster.lease import Holder, Lease, Place, name_of, write
+from injector.pod.claim import Claim, laid
+from injector.pod.containers import REPLICATE
 from injector.tls import certificate
 
 NAMESPACE = "litestream-hook"
@@ -36,16 +40,20 @@ SECRET = "litestream-hook-tls"
 USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 TOKEN = "the.first.token"
 GROUP = "admissionregistration.k8s.io"
+LEASES = "coordination.k8s.io"
 PATCHES = {
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 }
+MICRO_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 PATHS = (
     (re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods)(?:/([^/]+))?"), ""),
+    (re.compile(rf"/apis/{re.escape(LEASES)}/v1/namespaces/([^/]+)/(leases)(?:/([^/]+))?"), LEASES),
     (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
 )
-VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get"}
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
+LISTED = {"pods": {"fieldSelector"}, "leases": set[str]()}  # with the parameters that are understood
 
 
 class Rule(NamedTuple):
@@ -61,8 +69,9 @@ class Rule(NamedTuple):
 RULES = (
     Rule(["create"], "", "secrets", NAMESPACE),
     Rule(["get", "update"], "", "secrets", NAMESPACE, [SECRET]),
-    Rule(["get", "patch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
+    Rule(["get", "patch", "watch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
     Rule(["list"], "", "pods"),
+    Rule(["get", "list", "create", "update", "delete"], LEASES, "leases", NAMESPACE),
 )
 
 
@@ -76,6 +85,7 @@ class Fault:
     resource: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0  # a delay, and then the ordinary answer
+    effect: bool = False  # what was asked for is done, and the answer is lost
 
 
 class Answer(NamedTuple):
@@ -115,6 +125,7 @@ class Api:
         self._in_flight = 0
         self._version = 100
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def put(self, plural: str, namespace: str, thing: dict[str, Any]) -> dict[str, Any]:
         """Store an object as somebody else would."""
@@ -122,7 +133,9 @@ class Api:
             self._version += 1
             thing = copy.deepcopy(thing)
             thing["metadata"] |= {"resourceVersion": str(self._version)}
+            thing["metadata"].setdefault("uid", f"uid-{self._version}")
             self.objects[plural, namespace, thing["metadata"]["name"]] = thing
+            self._changed.notify_all()
             return thing
 
     def secret(self) -> dict[str, Any]:
@@ -132,6 +145,28 @@ class Api:
     def configuration(self) -> dict[str, Any]:
         """Our webhook configuration."""
         return self.objects["mutatingwebhookconfigurations", "", NAME]
+
+    def watch(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The events of a watch of one webhook configuration, without an end. Raises Refused at once."""
+        self.requests.append(f"{request.method} {request.path}")
+        url = urlsplit(request.path)
+        group, namespace, plural, _ = self._route(url.path)
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+        if plural != "mutatingwebhookconfigurations" or query.keys() != {"watch", "fieldSelector", "timeoutSeconds"}:
+            raise Refused(400, "BadRequest", "this stand-in watches one webhook configuration only")
+        self._authenticate(request)
+        self._authorize("watch", group, plural, namespace, name)
+        return self._events((plural, namespace, name))
+
+    def _events(self, key: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
+        seen = None
+        while True:
+            with self._changed:
+                while (found := self.objects.get(key)) is seen:
+                    self._changed.wait()
+                seen = found
+            yield {"type": "MODIFIED" if found else "DELETED", "object": found or {}}
 
     def handle(self, request: Request) -> Answer:
         """The answer to a request. Raises Reset where the connection is to be cut."""
@@ -153,7 +188,7 @@ class Api:
         fault = self._fault(request.method, plural)
         if fault is not None:
             time.sleep(fault.seconds)
-            if not fault.seconds:
+            if not fault.seconds and not fault.effect:
                 if not fault.status:
                     raise Reset
                 body = {"kind": "Status", "code": fault.status, "message": "as the test wished"}
@@ -163,24 +198,43 @@ class Api:
         self._authorize(verb, group, plural, namespace, name)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         with self._lock:
-            if verb == "list" and plural == "pods":
-                return self._list(namespace, query, request.headers.get("accept", ""))
-            if verb not in {"get", "create", "update", "patch"} or plural == "pods":
+            if verb == "list" and plural in LISTED:
+                return self._list(plural, namespace, query)
+            allowed = {"get", "create", "update"} | ({"delete"} if plural == "leases" else {"patch"})
+            if verb not in allowed or plural == "pods":
                 raise Refused(405, "MethodNotAllowed", f"{request.method} is not allowed here")
-            if verb == "create" and name:
-                raise Refused(405, "MethodNotAllowed", "POST is for the collection")
-            if verb != "get" and set(query) - {"fieldManager"}:
-                raise Refused(400, "BadRequest", f"unknown parameters {sorted(query)}")
-            found = self.objects.get((plural, namespace, name))
-            if verb == "create":
-                return self._create(plural, namespace, self._body(request, {"application/json"}))
-            if found is None:
-                raise Refused(404, "NotFound", f'{plural} "{name}" not found')
             if verb == "get":
-                return Answer(200, found)  # stored objects are replaced, never changed
-            if verb == "update":
-                return self._update(plural, found, self._body(request, {"application/json"}))
-            return self._patch(plural, found, self._body(request, PATCHES), request.headers["content-type"])
+                return Answer(200, self._found(plural, namespace, name))  # what is stored is replaced, never changed
+            if unknown := set(query) - {"fieldManager"}:
+                raise Refused(400, "BadRequest", f"unknown parameters {sorted(unknown)}")
+            answer = self._written(verb, plural, namespace, name, request)
+        if fault is not None and fault.effect:
+            raise Reset
+        return answer
+
+    def _found(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        found = self.objects.get((plural, namespace, name))
+        if found is None:
+            raise Refused(404, "NotFound", f'{plural} "{name}" not found')
+        return found
+
+    def _written(self, verb: str, plural: str, namespace: str, name: str, request: Request) -> Answer:
+        body = self._body(request, PATCHES if verb == "patch" else {"application/json"})
+        if verb == "create":
+            if name:
+                raise Refused(405, "MethodNotAllowed", "POST is for the collection")
+            return self._create(plural, namespace, body)
+        if (verb, plural) == ("update", "leases") and (plural, namespace, name) not in self.objects:
+            # The real one creates a Lease that is put where there is none, unless the body has a uid.
+            if body["metadata"].get("uid"):
+                raise Refused(409, "Conflict", "Precondition failed: UID in precondition, but none in object meta")
+            return Answer(201, self.put(plural, namespace, body))
+        found = self._found(plural, namespace, name)
+        if verb == "delete":
+            return self._delete(plural, found, body)
+        if verb == "update":
+            return self._update(plural, found, body)
+        return self._patch(plural, found, body, request.headers["content-type"])
 
     def _route(self, path: str) -> tuple[str, str, str, str]:
         for pattern, group in PATHS:
@@ -242,12 +296,23 @@ class Api:
     def _update(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> Answer:
         namespace = found["metadata"].get("namespace", "")
         self._compare(plural, found, body)
+        if body["metadata"].get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
+            raise Refused(409, "Conflict", "Precondition failed: UID in precondition differs from UID in object meta")
+        body["metadata"]["uid"] = found["metadata"]["uid"]
         if body.get("type", "Opaque") != found.get("type", "Opaque"):
             raise Refused(422, "Invalid", "type: Invalid value: field is immutable")
         if found.get("immutable"):
             raise Refused(422, "Invalid", "data: Forbidden: field is immutable when `immutable` is set")
         self._check(plural, body)
         return Answer(200, self.put(plural, namespace, body))
+
+    def _delete(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> Answer:
+        metadata = found["metadata"]
+        for key, value in (body.get("preconditions") or {}).items():
+            if metadata[key] != value:
+                raise Refused(409, "Conflict", f"Precondition failed: {key} {value}, {metadata[key]} in object meta")
+        del self.objects[plural, metadata["namespace"], metadata["name"]]
+        return Answer(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
     def _patch(self, plural: str, found: dict[str, Any], patch: Any, content_type: str) -> Answer:
         if content_type != "application/strategic-merge-patch+json":
@@ -271,31 +336,25 @@ class Api:
             needed = {"tls.crt", "tls.key"} if body.get("type") == "kubernetes.io/tls" else set()
             if missing := needed - set(body.get("data") or {}):
                 raise Refused(422, "Invalid", f"data[{missing.pop()}]: Required value")
+        if plural == "leases" and not re.fullmatch(MICRO_TIME, body["spec"]["acquireTime"]):
+            raise Refused(400, "BadRequest", f"parsing time {body['spec']['acquireTime']}")
         for webhook in body.get("webhooks", []):
             for key in ("name", "clientConfig", "sideEffects", "admissionReviewVersions"):
                 if key not in webhook:
                     raise Refused(422, "Invalid", f"webhooks: {key}: Required value")
 
-    def _list(self, namespace: str, query: Mapping[str, str], accept: str) -> Answer:
-        if unknown := set(query) - {"labelSelector", "fieldSelector"}:
+    def _list(self, plural: str, namespace: str, query: Mapping[str, str]) -> Answer:
+        if unknown := set(query) - LISTED[plural]:
             raise Refused(400, "BadRequest", f"unknown parameters {sorted(unknown)}")
-        key, _, value = query.get("labelSelector", "").partition("=")
-        phases = [part.partition("!=") for part in query.get("fieldSelector", "").split(",") if part]
-        if any(field_name != "status.phase" for field_name, _, _ in phases):
+        field_name, equals, wanted = query.get("fieldSelector", "").partition("=")
+        if equals and field_name != "metadata.name":
             raise Refused(400, "BadRequest", "field label not supported")
-        pods = [
-            pod
-            for (plural, where, _), pod in self.objects.items()
-            if (plural, where) == ("pods", namespace)
-            and pod["metadata"].get("labels", {}).get(key) == value
-            and all(pod.get("status", {}).get("phase") != phase for _, _, phase in phases)
+        items = [
+            copy.deepcopy(thing)
+            for (kind, where, name), thing in self.objects.items()
+            if (kind, where) == (plural, namespace) and (not equals or name == wanted)
         ]
-        if "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" in accept:
-            items = [{"metadata": copy.deepcopy(pod["metadata"])} for pod in pods]
-            return Answer(
-                200, {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": items or None}
-            )
-        return Answer(200, {"kind": "PodList", "apiVersion": "v1", "items": copy.deepcopy(pods)})
+        return Answer(200, {"kind": "List", "apiVersion": "v1", "items": items or None})
 
 
 def _merge(into: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -341,24 +400,25 @@ def webhook(name: str, service: str = NAME, ca_bundle: str = "") -> dict[str, An
 def pod(
     name: str,
     namespace: str = "apps",
-    status: Any = None,
+    claim: Claim | None = None,
     phase: str = "Running",
     ending: str | None = None,
     grace: int = 30,
-    variant: str = "",
 ) -> dict[str, Any]:
-    """An injected Pod; `ending` is its deletionTimestamp, `status` the annotation (an object or text)."""
-    group = f"{variant}litestream-hook.kaidotio.github.io"
-    text = status if isinstance(status, str) else json.dumps(status)
-    metadata: dict[str, Any] = {
-        "name": name,
-        "namespace": namespace,
-        "labels": {f"{group}/replicates": "true"},
-        "annotations": {} if status is None else {f"{group}/status": text},
-    }
+    """An injected Pod with a claim (None: without); `ending` is its deletionTimestamp."""
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     if ending:
         metadata |= {"deletionTimestamp": ending, "deletionGracePeriodSeconds": grace}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"phase": phase}}
+    spec = {"initContainers": [{"name": REPLICATE, "env": []}], "containers": [{"name": "app"}]}
+    found = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": phase}}
+    return found if claim is None else laid(found, claim)
+
+
+def held(api: Api, place: Place, name: str = "first", namespace: str = "apps") -> None:
+    """Store a living Pod that holds the Lease of a replica."""
+    found = Lease(name_of(place), Holder(namespace, name), f"pod/{name}", "its mark", datetime.now(UTC), again=False)
+    api.put("leases", NAMESPACE, write(found, NAMESPACE, place))
+    api.put("pods", namespace, pod(name, namespace, Claim(name, "its mark", (found.name,))))
 
 
 class Direct(Cluster):
@@ -368,12 +428,15 @@ class Direct(Cluster):
         super().__init__("https://direct")
         self.api = api
 
+    async def watch_webhook_configuration(self, name: str) -> AsyncIterator[None]:  # noqa: ARG002 (the original's)
+        await asyncio.Event().wait()
+        yield
+
     async def _call(self, method: str, verb: str, resource: Any, **how: Any) -> bytes:
         body = how.get("body")
         headers = {
             "authorization": f"Bearer {TOKEN}",
             "content-type": how.get("content_type", "application/json"),
-            "accept": how.get("accept", "application/json"),
         }
         data = b"" if body is None else msgspec.json.encode(body)
         answer = self.api.handle(Request(method, resource.path, headers, data))
@@ -419,7 +482,7 @@ def serving(folder: Path) -> Iterator[Server]:
             headers = {key.lower(): value for key, value in self.headers.items()}
             request = Request(self.command, self.path, headers, self.rfile.read(length))
             try:
-                answer = api.handle(request)
+                answer = self.watch(request) if "watch=1" in self.path else api.handle(request)
             except Reset:
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -433,6 +496,21 @@ def serving(folder: Path) -> Iterator[Server]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def watch(self, request: Request) -> Answer:
+            """Write events until the client goes away, or the answer that refuses them."""
+            try:
+                events = api.watch(request)
+            except Refused as refused:
+                return refused.answer
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            for event in events:
+                self.wfile.write(json.dumps(event).encode() + b"\n")
+            raise Reset
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 (http.server's names)
 

@@ -100,7 +100,7 @@ def test_what_is_not_ours_to_change_passes_without_a_patch(
     assert reply.keys() == {"uid", "allowed"}
 
 
-def test_a_workload_is_denied_or_warned_of_and_never_patched(address: str) -> None:
+def test_a_workload_is_denied_or_warned_of_and_only_a_deployment_s_label_is_set(address: str) -> None:
     denied = response(address, deployment(replicas=2))
     assert denied["status"]["code"] == 422
     assert {cause["field"] for cause in denied["status"]["details"]["causes"]} == {
@@ -110,7 +110,9 @@ def test_a_workload_is_denied_or_warned_of_and_never_patched(address: str) -> No
     kept = response(address, deployment(replicas=2), "UPDATE", oldObject=deployment(replicas=3))
     assert kept["allowed"]
     assert len(kept["warnings"]) == 2
-    assert "patch" not in response(address, deployment(strategy={"type": "Recreate"}))
+    labelled = response(address, deployment(strategy={"type": "Recreate"}))
+    (operation,) = json.loads(base64.b64decode(labelled["patch"]))
+    assert operation["path"].startswith("/metadata/labels")
 
 
 def test_a_dry_run_is_judged_like_any_other_call(address: str) -> None:

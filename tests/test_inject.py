@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 
 from injector import GROUP, options
-from injector.pod import replica
-from injector.pod.inject import inject
 from tests import reviews, schemas
 
 Object = dict[str, Any]
@@ -181,26 +179,6 @@ def test_a_config_that_no_process_can_be_given_is_denied_by_its_bytes() -> None:
     found = reviews.denied(reviews.pod(path=paths(250, "字")))["path"]
     assert "more databases than one Litestream config can hold" in found
     assert "path" in reviews.denied(reviews.pod(path=paths(450, "a")))
-
-
-def exclusive(name: str, template: str) -> bool:
-    obj = reviews.pod(None, {"name": name}, replica_path=template)
-    return inject(obj, replica.of_pod(obj, "default"), OPTIONS).exclusive
-
-
-@pytest.mark.parametrize(
-    ("name", "template", "expected"),
-    [
-        ("web", "{namespace}/{kind}/{workload}/{database}", True),
-        ("web", "{pod}/{database}", True),
-        ("web", "{namespace}/web/{database}", False),
-        # Words of a template that happen to be the Pod's name are no name.
-        ("pod", "{namespace}/{kind}/{database}", False),
-        ("default", "{namespace}/{database}", False),
-    ],
-)
-def test_only_a_path_with_the_pods_own_name_is_spared_the_guard(name: str, template: str, expected: bool) -> None:
-    assert exclusive(name, template) is expected
 
 
 def sidecar_in(owner: Object) -> Object:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from injector import GROUP, options
 from injector.errors import InvalidPod
 from injector.pod import replica, scripts
+from injector.pod.claim import Claim, carried, laid
 from injector.pod.inject import inject
 from injector.pod.target import IDENTITY_VARIABLES
 from tests import pods, reviews, schemas
@@ -57,6 +58,18 @@ def test_injecting_twice_equals_once(pod: Object) -> None:
     if once is not None:
         assert injected(once) == once
         assert injected(json.loads(json.dumps(once))) == once
+
+
+@given(pods.pods())
+@examples
+def test_injecting_again_keeps_a_claim(pod: Object) -> None:
+    once = injected(pod)
+    if once is not None:
+        claim = Claim(once["metadata"].get("name") or "web-x2z4b", "a mark", ("replica-a", "replica-b"))
+        claimed = laid(once, claim)
+        assert carried(claimed) == claim
+        assert injected(claimed) == claimed
+        assert laid(claimed, claim) == claimed
 
 
 @given(pods.pods())

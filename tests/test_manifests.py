@@ -15,7 +15,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 OVERLAYS = ("cert-manager", "self-signed", "skaffold")
 SOMEBODY_ELSES = ("cert-manager.io/v1", "monitoring.coreos.com/v1")  # kinds that the validator has no schema of
+# kustomize does not know that they are in no namespace, and gives them one, which the API server drops.
+POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 EVERYTHING = """
 resources: [{root}/overlays/{overlay}, variant.yaml]
 components: [{root}/components/autoscaling, {root}/components/monitoring, {root}/components/variant]
@@ -131,7 +133,7 @@ def test_pods_pass_the_pod_security_standard_that_their_namespace_enforces(objec
 
 
 def test_everything_namespaced_is_in_the_namespace_that_is_made(objects: list[Object]) -> None:
-    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"}
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration", *POLICIES}
     namespaces = {each["metadata"].get("namespace") for each in objects if each["kind"] not in cluster_wide}
     assert namespaces == {the(objects, "Namespace")["metadata"]["name"]}
 
@@ -235,17 +237,18 @@ def test_both_webhooks_fail_the_way_they_should(objects: list[Object]) -> None:
     }
     workloads = {"cronjobs", "daemonsets", "deployments", "jobs", "replicasets", "statefulsets"}
     assert found == {
-        f"pods.{GROUP}": ("Fail", "IfNeeded", "None", 10, {"pods"}, {"CREATE"}),
+        f"pods.{GROUP}": ("Fail", "IfNeeded", "NoneOnDryRun", 10, {"pods"}, {"CREATE"}),
         f"workloads.{GROUP}": ("Ignore", "IfNeeded", "None", 10, workloads, {"CREATE", "UPDATE"}),
     }
 
 
-def matches(expression: str, candidate: Object) -> bool:
-    """What a match condition says of an object, by Google's CEL runtime."""
+def matches(expression: str, object: Object, **others: Object) -> bool:  # noqa: A002 (its name in expressions)
+    """What an expression says of an object, by Google's CEL runtime."""
     config = cel.NewEnvConfigFromYaml("stdlib: {}\nextensions: [{name: optional, version: latest}]")
-    evaluator = cel.NewEnv(config=config, variables={"object": cel.Type.DYN})
-    said = evaluator.compile(expression).eval(data={"object": candidate}).value()
-    assert isinstance(said, bool), f"{expression} says {said} of {candidate}"
+    data = {"object": object, **others}
+    evaluator = cel.NewEnv(config=config, variables=dict.fromkeys(data, cel.Type.DYN))
+    said = evaluator.compile(expression).eval(data=data).value()
+    assert isinstance(said, bool), f"{expression} says {said} of {data}"
     return said
 
 
@@ -293,6 +296,58 @@ def test_objects_without_annotations_are_none_of_our_business(objects: list[Obje
         bare | {"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}},
     ):
         assert not matches(expression, candidate)
+
+
+def scaled(objects: list[Object], annotations: Object, before: int, after: int, name: str = "web") -> bool:
+    """Whether the policy lets a Deployment `web` with these annotations of ours be scaled (or another one)."""
+    variant = options.read(environment(objects)).variant
+    ours = f"{variant}.{GROUP}" if variant else GROUP
+    policy = the(objects, "ValidatingAdmissionPolicy")["spec"]
+    template = {"metadata": {"annotations": {f"{ours}/{key}": text for key, text in annotations.items()}}}
+    data: Object = {
+        "object": {"metadata": {"name": name}, "spec": {"replicas": after} if after else {}},
+        "oldObject": {"metadata": {"name": name}, "spec": {"replicas": before} if before else {}},
+        "params": {"metadata": {"name": "web"}, "spec": {"template": template if annotations else {}}},
+    }
+    variables = {f"variables.{each['name']}": f"({each['expression']})" for each in policy["variables"]}
+    if not all(matches(condition["expression"], **data) for condition in policy["matchConditions"]):
+        return True
+    return all(
+        matches(functools.reduce(lambda text, name: text.replace(name, variables[name]), variables, expression), **data)
+        for expression in (validation["expression"] for validation in policy["validations"])
+    )
+
+
+def test_a_deployment_of_ours_is_not_scaled_to_two_writers(objects: list[Object]) -> None:
+    asking = {"inject": "true"}
+    assert not scaled(objects, asking, 1, 2)
+    assert not scaled(objects, asking, 0, 3)
+    assert not scaled(objects, asking | {"single-writer": "enforce"}, 1, 2)
+    assert scaled(objects, asking, 1, 2, name="another")
+    assert scaled(objects, asking, 2, 0)
+    assert scaled(objects, asking, 0, 1)
+    assert scaled(objects, asking, 3, 2), "the way back is open"
+    assert scaled(objects, asking | {"single-writer": "warn"}, 1, 2)
+    assert scaled(objects, asking | {"single-writer": "off"}, 1, 2)
+    assert scaled(objects, {"inject": "false"}, 1, 2)
+    assert scaled(objects, {}, 1, 2)
+
+
+def test_the_policy_looks_at_deployments_with_the_webhooks_label_alone(objects: list[Object]) -> None:
+    read = options.read(environment(objects))
+    binding = the(objects, "ValidatingAdmissionPolicyBinding")["spec"]
+    assert binding["policyName"] == the(objects, "ValidatingAdmissionPolicy")["metadata"]["name"]
+    ours = f"{read.variant}.{GROUP}" if read.variant else GROUP
+    template = {
+        "metadata": {"annotations": {f"{ours}/inject": "true"}},
+        "spec": {"securityContext": {"runAsUser": 1000}, "containers": [{"name": "app", "image": "app:1"}]},
+    }
+    spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "template": template}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+    labels = reviews.injected(deployment, options=read)["metadata"]["labels"]
+    (wanted,) = binding["paramRef"]["selector"]["matchExpressions"]
+    assert (wanted["operator"], labels[wanted["key"]]) == ("In", *wanted["values"])
+    assert binding["paramRef"]["parameterNotFoundAction"] == "Allow"
 
 
 @pytest.mark.parametrize("name", ["cert-manager", "self-signed"])
@@ -391,9 +446,11 @@ class RecordingApi(http.server.BaseHTTPRequestHandler):
             path,
         )
         assert found, path
-        read = "get" if found["name"] else "list"
-        verb = {"GET": read, "POST": "create", "PUT": "update", "PATCH": "patch"}[self.command]
-        self.calls.add(Call(verb, found["group"] or "", found["resource"], found["namespace"], found["name"]))
+        query = parse_qs(urlsplit(self.path).query)
+        read = "get" if found["name"] else "watch" if "watch" in query else "list"
+        name = found["name"] or query.get("fieldSelector", [""])[0].removeprefix("metadata.name=") or None
+        verb = {"GET": read, "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[self.command]
+        self.calls.add(Call(verb, found["group"] or "", found["resource"], found["namespace"], name))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.dumps({"metadata": {"name": "x"}, "items": []}).encode()
         self.send_response(200)
@@ -401,7 +458,7 @@ class RecordingApi(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815 (names of the standard library)
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 (names of the standard library)
 
     def log_message(self, *_: Any) -> None:
         """Keep the test's output to the test."""
@@ -434,16 +491,23 @@ def placed(call: Call, objects: list[Object]) -> Call:
 
 async def every_call(api: Cluster) -> None:
     """Everything that the code can ask the API for, with the names that it asks with in capitals."""
-    secret = {"metadata": {"name": "SECRET"}}
+    secret, lease = {"metadata": {"name": "SECRET"}}, {"metadata": {"name": "ANY"}}
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get_secret": lambda: api.get_secret("NAMESPACE", "SECRET"),
         "create_secret": lambda: api.create_secret("NAMESPACE", secret),
         "replace_secret": lambda: api.replace_secret("NAMESPACE", secret),
         "get_webhook_configuration": lambda: api.get_webhook_configuration("CONFIGURATION"),
         "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
-        "list_pods": lambda: api.list_pods("ANY", "label=true"),
+        "watch_webhook_configuration": lambda: anext(api.watch_webhook_configuration("CONFIGURATION"), None),
+        "get_lease": lambda: api.get_lease("NAMESPACE", "ANY"),
+        "list_leases": lambda: api.list_leases("NAMESPACE"),
+        "create_lease": lambda: api.create_lease("NAMESPACE", lease),
+        "replace_lease": lambda: api.replace_lease("NAMESPACE", lease),
+        "delete_lease": lambda: api.delete_lease("NAMESPACE", "ANY", "uid", "7"),
+        "find_pod": lambda: api.find_pod("ANY", "ANY"),
     }
-    public = {name for name, _ in inspect.getmembers(Cluster, inspect.iscoroutinefunction) if name[0] != "_"}
+    asked = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    public = {name for kind in asked for name, _ in inspect.getmembers(Cluster, kind) if name[0] != "_"}
     assert calls.keys() == public - {"close"}, "a call that this test does not know"
     for call in calls.values():
         await call()
@@ -463,11 +527,15 @@ def test_the_account_may_do_what_the_code_does_and_nothing_else(
     assert {grant for grant in allowed if not any(grant.allows(call) for call in needed)} == set(), "unused"
 
 
-def test_with_mounted_certificates_the_account_may_only_look(api: tuple[Cluster, set[Call]]) -> None:
+def test_with_mounted_certificates_the_account_may_write_leases_alone(api: tuple[Cluster, set[Call]]) -> None:
     objects = overlay("cert-manager")
     client, calls = api
     asyncio.run(every_call(client))
-    looks = {placed(call, objects) for call in calls if call.resource != "secrets" and call.verb in {"get", "list"}}
+    looks = {
+        placed(call, objects)
+        for call in calls
+        if call.resource == "leases" or (call.resource != "secrets" and call.verb in {"get", "list", "watch"})
+    }
     allowed = grants(objects)
     assert {call for call in looks if not any(grant.allows(call) for grant in allowed)} == set(), "denied"
     assert {grant for grant in allowed if not any(grant.allows(call) for call in looks)} == set(), "unused"

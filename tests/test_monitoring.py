@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
+from injector.cluster.lease import Place
 from injector.pod import containers
 from injector.tls import certificate
 from tests import prometheus, reviews, running, standin
@@ -256,8 +257,7 @@ def kubernetes(folder: Path, ca: bytes, stack: contextlib.ExitStack) -> standin.
     server = stack.enter_context(standin.serving(folder))
     hook = standin.webhook("pods.example.com", ca_bundle=base64.b64encode(ca).decode())
     server.api.put("mutatingwebhookconfigurations", "", standin.configuration(hook))
-    status = {"databases": {"/mnt/litestream.db": "taken"}}
-    server.api.put("pods", "apps", standin.pod("first", status=status))
+    standin.held(server.api, Place("", "litestream", "taken"))
     return server
 
 

@@ -549,6 +549,64 @@ def test_files_that_appear_later_take_over_from_the_secret(api: Api, tmp_path: P
     assert served(held) == leaf.certificate
 
 
+# The caBundle, watched
+
+
+async def mended(api: Api) -> None:
+    """Wait until every caBundle has a CA again."""
+    while not all(published(api)):  # noqa: ASYNC110 (the stand-in has threads, and no event of this loop)
+        await asyncio.sleep(0.01)
+
+
+def test_a_ca_bundle_that_somebody_clears_is_written_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for the next look at everything, which never comes here."""
+    monkeypatch.setattr(rotation, "POLL", 3600.0)
+    monkeypatch.setattr(rotation, "MEND", 0.1)
+
+    async def main(server: standin.Server) -> None:
+        cluster = server.cluster()
+        server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+        held = certificates(cluster, now)
+        await held.start()
+        assert held.ready()
+        running = asyncio.create_task(held.run())
+        for _ in range(3):
+            server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+            await mended(server.api)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await cluster.close()
+
+    with standin.serving(tmp_path) as server:
+        asyncio.run(main(server))
+
+
+def test_without_permission_to_watch_that_is_said_once_and_the_next_look_mends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rotation, "POLL", 0.02)
+
+    async def main(server: standin.Server) -> None:
+        cluster = server.cluster()
+        server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+        server.api.rules = [rule._replace(verbs=[*set(rule.verbs) - {"watch"}]) for rule in server.api.rules]
+        held = certificates(cluster, now)
+        await held.start()
+        running = asyncio.create_task(held.run())
+        for _ in range(3):
+            server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
+            await mended(server.api)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await cluster.close()
+
+    with standin.serving(tmp_path) as server:
+        asyncio.run(main(server))
+    assert caplog.text.count('verbs: ["watch"]') == 1
+
+
 # Outside a cluster
 
 

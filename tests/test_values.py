@@ -147,6 +147,8 @@ REFUSED: list[tuple[Callable[[str], Any], list[str]]] = [
             "http://minio#x",
             "http://minio?",
             "http://minio/#",
+            "http://minio/a/../b",
+            "http://minio/./b",
             "http://user@minio",
             "http://user:secret@minio",
             "http://1.2.3",

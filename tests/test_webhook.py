@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonpatch
 import msgspec
 import pytest
 import yaml
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from injector import GROUP
 from injector.admission import webhook
+from injector.pod.claim import Claim, Refusal, carried
+from injector.pod.inject import Injection
 from tests import reviews
 from tests.test_workload import RECREATE, workload
 
@@ -189,3 +192,96 @@ def test_any_tag_of_an_image_is_answered(version: bytes) -> None:
     pod = copy.deepcopy(FULL)
     pod["metadata"]["annotations"][f"{GROUP}/image"] = f"litestream/litestream:{version.decode()}"
     assert reviews.answer(pod).status == 200
+
+
+class Answering:
+    """A guard that always says the same, and notes what it was asked."""
+
+    def __init__(self, answer: Claim | Refusal) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Injection, bool]] = []
+
+    async def ask(self, injection: Injection, *, dry_run: bool) -> Claim | Refusal:
+        self.asked.append((injection, dry_run))
+        return self.answer
+
+
+CLAIM = Claim("web-x2z4b", "a mark", ("replica-a",))
+REFUSAL = Refusal("another Pod still writes")
+
+
+def guarded(guard: Answering, pod: Object, **request: Any) -> tuple[Object, webhook.Record]:
+    body = json.dumps(reviews.review(pod, **request)).encode()
+    answer = asyncio.run(webhook.answer("POST", "/mutate", body, reviews.DEFAULTS, guard))
+    response: Object = json.loads(answer.body)["response"]
+    return response, answer.record
+
+
+@pytest.mark.parametrize("template", ["{namespace}/{kind}/{workload}/{database}", "shared/{database}"])
+def test_the_guard_is_asked_whatever_the_path_is(template: str) -> None:
+    guard = Answering(CLAIM._replace(name="web"))
+    pod = reviews.pod(replica_path=template)
+    response, record = guarded(guard, pod)
+    patched = jsonpatch.apply_patch(pod, reviews.operations(response))
+    assert carried(patched) == guard.answer
+    assert record.outcome == "injected"
+    ((injection, dry_run),) = guard.asked
+    assert injection.replicas["/mnt/litestream.db"].startswith(("default/pod/web/", "shared/"))
+    assert not dry_run
+
+
+def test_a_nameless_pod_gets_the_name_that_the_guard_gives() -> None:
+    pod = reviews.pod(None, {"name": "", "generateName": "web-"}, replica_path="shared/{database}")
+    del pod["metadata"]["name"]
+    response, _ = guarded(Answering(CLAIM), pod)
+    patched = jsonpatch.apply_patch(pod, reviews.operations(response))
+    assert patched["metadata"]["name"] == CLAIM.name
+    assert patched["metadata"]["generateName"] == "web-"
+
+
+def test_a_second_call_changes_the_mark_alone() -> None:
+    first = jsonpatch.apply_patch(
+        pod := reviews.pod(), reviews.operations(guarded(Answering(CLAIM._replace(name="web")), pod)[0])
+    )
+    guard = Answering(CLAIM._replace(name="web", mark="another"))
+    operations = reviews.operations(guarded(guard, first)[0])
+    assert [(each["op"], each["value"]) for each in operations] == [("replace", "another")]
+    assert carried(guard.asked[0][0].pod).mark == CLAIM.mark
+
+
+def test_a_refusal_is_told_with_403() -> None:
+    response, record = guarded(Answering(REFUSAL), reviews.pod())
+    assert not response["allowed"]
+    assert response["status"] == {"status": "Failure", "code": 403, "message": REFUSAL.message}
+    assert (record.outcome, record.reason) == ("guarded", "other-writer")
+
+
+def test_single_writer_warn_makes_a_refusal_a_warning_and_claims_what_it_gets() -> None:
+    pod = reviews.pod(single_writer="warn")
+    response, _ = guarded(Answering(REFUSAL), pod)
+    assert response["allowed"]
+    assert REFUSAL.message in response["warnings"]
+    assert carried(jsonpatch.apply_patch(pod, reviews.operations(response))).leases == ()
+    response, _ = guarded(Answering(CLAIM._replace(name="web")), pod)
+    assert carried(jsonpatch.apply_patch(pod, reviews.operations(response))).leases == CLAIM.leases
+
+
+def test_single_writer_off_asks_nobody() -> None:
+    guard = Answering(REFUSAL)
+    response, _ = guarded(guard, reviews.pod(single_writer="off"))
+    assert response["allowed"]
+    assert guard.asked == []
+
+
+def test_what_is_denied_or_not_ours_is_not_asked_about() -> None:
+    guard = Answering(CLAIM)
+    guarded(guard, reviews.pod(path="relative"))
+    guarded(guard, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain"}, "spec": {"containers": []}})
+    guarded(guard, workload("Deployment", RECREATE))
+    assert guard.asked == []
+
+
+def test_a_dry_run_is_told_to_the_guard() -> None:
+    guard = Answering(Claim())
+    assert guarded(guard, reviews.pod(), dryRun=True)[0]["allowed"]
+    assert [dry_run for _, dry_run in guard.asked] == [True]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jsonpatch
 import pytest
 
 from injector import GROUP
@@ -79,10 +80,23 @@ def causes(reply: Object) -> list[str]:
 
 
 @pytest.mark.parametrize("obj", FINE, ids=lambda obj: str(obj["kind"]))
-def test_one_writer_a_replica_is_allowed_without_a_patch(obj: Object) -> None:
+def test_one_writer_a_replica_is_allowed_as_it_is_but_for_a_deployments_label(obj: Object) -> None:
     reply = reviews.response(obj)
     assert reply["allowed"], reply
-    assert "patch" not in reply
+    after = jsonpatch.apply_patch(obj, reviews.operations(reply))
+    labels = after["metadata"].pop("labels", {})
+    assert labels == ({f"{GROUP}/replicates": "true"} if obj["kind"] == "Deployment" else {})
+    assert after == {**obj, "metadata": {key: obj["metadata"][key] for key in obj["metadata"] if key != "labels"}}
+
+
+def test_a_deployment_keeps_its_labels_and_one_that_does_not_ask_gets_none() -> None:
+    asking = workload("Deployment", RECREATE)
+    asking["metadata"] = {**asking["metadata"], "labels": {"app": "web"}}
+    after = reviews.injected(asking)
+    assert after["metadata"]["labels"] == {"app": "web", f"{GROUP}/replicates": "true"}
+    assert "patch" not in reviews.response(after)
+    asking["spec"]["template"]["metadata"]["annotations"] = {f"{GROUP}/inject": "false"}
+    assert "patch" not in reviews.response(asking)
 
 
 @pytest.mark.parametrize(("obj", "fields"), WRONG, ids=lambda value: value["kind"] if isinstance(value, dict) else None)

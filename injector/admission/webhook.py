@@ -8,7 +8,7 @@ HTTP  what comes                                                 outcome      an
 200   what verdict.py finds none of our business                 unchanged    allowed
 200   a Pod that it injects                                      injected     allowed, JSON Patch, warnings
 200   such a Pod, while another one still writes the replica     guarded      code 403
-200   a workload that it finds sound                             checked      allowed, warnings
+200   a workload that it finds sound                             checked      allowed, a Deployment's label, warnings
 200   what it denies                                             denied       code 422, every violation
 500   our own fault                                              error        the API server's failurePolicy decides
 """
@@ -16,8 +16,8 @@ HTTP  what comes                                                 outcome      an
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,8 +25,10 @@ from injector.admission import review
 from injector.admission.review import Request
 from injector.admission.verdict import JUDGED, Question, Verdict, judge, namespace_of
 from injector.admission.verdict import Outcome as Judged
+from injector.admission.workload import marked
 from injector.errors import BadReview, quoted
 from injector.options import Options
+from injector.pod.claim import Claim, Refusal, laid
 from injector.pod.inject import Injection
 from injector.pod.patch import diff
 
@@ -36,8 +38,14 @@ PATHS = ("", "/mutate")
 TEXT = "text/plain; charset=utf-8"
 
 Outcome = Literal[Judged, "guarded", "bad-request", "error"]
-# Given the namespace, the Pod's name ("" while it has none) and its injection: why another Pod forbids it, or None.
-Guard = Callable[[str, str, Injection], Awaitable[str | None]]
+
+
+class Guard(Protocol):
+    """Whoever knows if another Pod writes the same replicas."""
+
+    def ask(self, injection: Injection, *, dry_run: bool) -> Awaitable[Claim | Refusal]:
+        """The injected Pod's claim to its replicas, or why it must not be created now."""
+
 
 _log = logging.getLogger("injector")
 
@@ -107,17 +115,21 @@ async def _answer(request: Request, options: Options, guard: Guard | None) -> An
     if verdict.outcome == "denied":
         return _denied(request, verdict)
     if verdict.outcome != "injected" or verdict.injection is None:
-        return _reviewed(request, review.allowed(uid, warnings), verdict.outcome, verdict.reason, warnings)
-    injection = verdict.injection
-    if guard is not None and not injection.exclusive and injection.settings.single_writer != "off":
-        name = (question.object.get("metadata") or {}).get("name") or ""
-        other = await guard(question.namespace, name, injection)
-        if other is not None and injection.settings.single_writer == "enforce":
-            body = review.denied(uid, 403, other, [], warnings)
+        after = question.object if verdict.injection is None else marked(question.key, question.object, options)
+        body = review.patched(uid, diff(question.object, after), warnings, {})
+        return _reviewed(request, body, verdict.outcome, verdict.reason, warnings)
+    injection, claim = verdict.injection, Claim()
+    if guard is not None and injection.settings.single_writer != "off":
+        answer = await guard.ask(injection, dry_run=bool(request.get("dryRun")))
+        if isinstance(answer, Claim):
+            claim = answer
+        elif injection.settings.single_writer == "warn":
+            warnings = [*warnings, answer.message]
+        else:
+            body = review.denied(uid, 403, answer.message, [], warnings)
             return _reviewed(request, body, "guarded", "other-writer", warnings)
-        warnings = [*warnings, *([other] if other is not None else [])]
     audit = {"databases": msgspec.json.encode(injection.replicas).decode(), "image": injection.settings.image.reference}
-    operations = diff(question.object, verdict.after)
+    operations = diff(question.object, laid(verdict.after, claim))
     body = review.patched(uid, operations, warnings, audit)
     return _reviewed(request, body, "injected", "patched" if operations else "already-injected", warnings)
 

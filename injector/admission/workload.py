@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from injector.annotations import settings
 from injector.annotations.findings import without_credentials
-from injector.annotations.table import BY_KEY, group
+from injector.annotations.table import BY_KEY, LABEL, group
 from injector.errors import InvalidPod, Violation
 from injector.options import Options
-from injector.pod import replica
+from injector.pod import merge, replica
 from injector.pod.inject import Injection, inject
 from injector.pod.replica import Identity
 
@@ -53,6 +53,14 @@ def with_template(key: tuple[str, str], workload: dict[str, Any], pod: dict[str,
         return {**found, names[0]: put(found[names[0]], names[1:])} if names else pod
 
     return put(workload, TEMPLATES[key])
+
+
+def marked(key: tuple[str, str], workload: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The workload with our label, if it is a Deployment: the policy on its `scale` looks at no others."""
+    if key != ("apps", "Deployment"):
+        return workload
+    labels = {f"{group(options.variant)}/{LABEL}": "true"}
+    return merge.over(workload, {"metadata": {"labels": labels}})  # type: ignore[no-any-return]
 
 
 def own_replica_each(key: tuple[str, str], workload: Mapping[str, Any], path: str) -> Violation | None:

@@ -1,4 +1,4 @@
-"""The few calls to the Kubernetes API: the Secret, our webhook configuration, Pods by label.
+"""The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod.
 
 httpx2 is used directly instead of lightkube: lightkube does not retry, can't ask for metadata alone, and
 costs each serving process 8 MB more and three times the import time, for five kinds of request.
@@ -10,8 +10,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -28,13 +27,13 @@ Object = dict[str, Any]  # a Kubernetes object as it comes, so that fields we do
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
+WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
 LIMIT = 10.0  # seconds for a call with all of its retries
 ATTEMPT = 4.0  # seconds for one try
 ATTEMPTS = 5
 IDLE = 60.0  # seconds that a connection is kept for the next call
+WATCH = 120  # seconds of one watch
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
-METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-RUNNING = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class ClusterError(Exception):
@@ -52,21 +51,8 @@ class Conflict(ClusterError):
     """Somebody else created or changed the object first: read it again."""
 
 
-class PodMetadata(msgspec.Struct, rename="camel", frozen=True):
-    """What the guard reads of a Pod. `deletion_timestamp` is when its grace period is over."""
-
-    name: str = ""
-    annotations: dict[str, str] | None = None
-    deletion_timestamp: datetime | None = None
-    deletion_grace_period_seconds: int | None = None
-
-
-class _Pod(msgspec.Struct):
-    metadata: PodMetadata
-
-
-class _Pods(msgspec.Struct):
-    items: list[_Pod] | None = None  # null when there are none
+class _List(msgspec.Struct):
+    items: list[Object] | None = None  # null when there are none
 
 
 class _Resource(NamedTuple):
@@ -96,6 +82,10 @@ def _secrets(namespace: str, name: str | None = None) -> _Resource:
     return _Resource("", "v1", "secrets", namespace, name)
 
 
+def _leases(namespace: str, name: str | None = None) -> _Resource:
+    return _Resource("coordination.k8s.io", "v1", "leases", namespace, name)
+
+
 def _configurations(name: str) -> _Resource:
     return _Resource("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", None, name)
 
@@ -103,7 +93,7 @@ def _configurations(name: str) -> _Resource:
 class Cluster:
     """The Kubernetes API as a ServiceAccount sees it.
 
-    Every call raises ClusterError (Conflict for 409) after its retries, or after `limit` seconds.
+    Every call raises ClusterError (Conflict for 409) after its retries, or after LIMIT seconds.
     The token is read from its file for every request, because kubelet rotates it.
     """
 
@@ -144,17 +134,65 @@ class Cluster:
         kind = "application/strategic-merge-patch+json"
         return await self._object("PATCH", "patch", _configurations(name), patch, content_type=kind)
 
-    async def list_pods(self, namespace: str, label: str, limit: float = LIMIT) -> list[PodMetadata]:
-        """The metadata of the namespace's Pods that carry `label` (`key=value`) and have not ended."""
-        content = await self._call(
-            "GET",
-            "list",
-            _Resource("", "v1", "pods", namespace),
-            parameters={"labelSelector": label, "fieldSelector": RUNNING},
-            accept=METADATA_ONLY,
-            limit=limit,
-        )
-        return [pod.metadata for pod in _decoded(content, _Pods, "list of Pods").items or []]
+    async def watch_webhook_configuration(self, name: str) -> AsyncIterator[None]:
+        """Yields at first, and whenever the MutatingWebhookConfiguration has changed; ends after WATCH seconds.
+
+        Raises ClusterError if it can't be watched, or no longer.
+        """
+        resource = _configurations(name)
+        query = {"watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WATCH)}
+        try:
+            client, token = self._connection()
+            async with client.stream(
+                "GET",
+                self.address + resource._replace(name=None).path,
+                params=query,
+                headers={"Accept": "application/json", "Authorization": f"Bearer {token}"},
+                timeout=httpx2.Timeout(ATTEMPT, read=WATCH + ATTEMPT),
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise _error(response, "watch", resource, f"watch {resource}")
+                async for _ in response.aiter_lines():
+                    yield
+        except (httpx2.TransportError, OSError, ssl.SSLError) as error:
+            raise ClusterError(f"the Kubernetes API can't watch {resource}: {_described(error)}") from None
+
+    async def get_lease(self, namespace: str, name: str) -> Object | None:
+        """The Lease; None where there is none."""
+        return await self._read(_leases(namespace, name))
+
+    async def create_lease(self, namespace: str, lease: Object) -> Object:
+        """The Lease as it was created; Conflict if there is one of that name."""
+        return await self._object("POST", "create", _leases(namespace), lease, about=lease["metadata"]["name"])
+
+    async def replace_lease(self, namespace: str, lease: Object) -> Object:
+        """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
+        return await self._object("PUT", "update", _leases(namespace, lease["metadata"]["name"]), lease)
+
+    async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
+        """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid, "resourceVersion": version},
+        }
+        try:
+            await self._call("DELETE", "delete", _leases(namespace, name), body=options)
+        except ClusterError as error:
+            if error.status != httpx2.codes.NOT_FOUND:
+                raise
+
+    async def list_leases(self, namespace: str) -> list[Object]:
+        """All Leases of the namespace."""
+        content = await self._call("GET", "list", _leases(namespace))
+        return _decoded(content, _List, "list of Leases").items or []
+
+    async def find_pod(self, namespace: str, name: str) -> Object | None:
+        """The whole Pod, as of this moment; None where there is none. A list of one: listing is all that we may."""
+        pods = _Resource("", "v1", "pods", namespace)
+        content = await self._call("GET", "list", pods, parameters={"fieldSelector": f"metadata.name={name}"})
+        return next(iter(_decoded(content, _List, "list of Pods").items or []), None)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -192,18 +230,16 @@ class Cluster:
         *,
         parameters: Mapping[str, str] | None = None,
         body: Object | None = None,
-        accept: str = "application/json",
         content_type: str = "application/json",
-        limit: float = LIMIT,
         about: str | None = None,
     ) -> bytes:
         what = f"{verb} {resource._replace(name=about)}"
-        query = dict(parameters or {}) if method == "GET" else {"fieldManager": FIELD_MANAGER}
+        query = {"fieldManager": FIELD_MANAGER} if method in WRITES else dict(parameters or {})
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
+        headers = {"Accept": "application/json"} | ({} if data is None else {"Content-Type": content_type})
         trouble, tokens = "there was no answer", 0
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(LIMIT):
                 for attempt in range(ATTEMPTS):
                     asked: str | None = None
                     try:
@@ -230,7 +266,7 @@ class Cluster:
                     if attempt < ATTEMPTS - 1:
                         await self._sleep(_pause(attempt, asked))
         except TimeoutError:
-            message = f"the Kubernetes API did not {what} within {limit:.1f} s: {trouble}"
+            message = f"the Kubernetes API did not {what} within {LIMIT:g} s: {trouble}"
             raise ClusterError(message) from None
         raise ClusterError(f"the Kubernetes API can't {what}: {trouble} ({ATTEMPTS} tries)")
 

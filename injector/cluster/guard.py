@@ -1,175 +1,289 @@
-"""The single-writer guard: is another Pod still writing a replica that a Pod about to be created would?
+"""The single-writer guard: a Lease for each replica, taken before the Pod that will write there is created.
 
-It lists the namespace's injected Pods and compares replicas, without a cache. Between its answer and the
-Pod's creation another one can come: it narrows the window, it is no lease.
+The way of a question: `ask` (patience, measuring) → `claim` (look at all, decide by the rules of lease.py, take all)
+→ a claim for the Pod to carry, or why it must not be created now. Each call for one creation goes the whole way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
+import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
-import msgspec
-
-from injector.annotations.table import group
-from injector.cluster.client import Cluster, ClusterError, PodMetadata
+from injector.cluster import lease as rules
+from injector.cluster.client import ClusterError, Conflict
+from injector.cluster.lease import Asks, Holder, Lease, Look, Object, Place, Take
 from injector.errors import quoted
+from injector.pod.claim import Claim, Refusal, carried, workload
+from injector.pod.inject import Injection
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 1.0  # seconds for an answer of the API, and for waiting for our turn to ask
-IN_FLIGHT = 16  # lists at a time
+PATIENCE = 8.0  # seconds for an answer, waiting included: the API server waits 10 for ours
+SWEPT_AFTER = timedelta(days=1)
+SWEEP_SECONDS = 6 * 3600.0
+IN_FLIGHT = 16  # questions at a time; the others wait
+LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # those of the API server's own generated names
+LONGEST_BASE = 57  # so that a name has at most 63 letters, as a host's
 
 
-class Replica(msgspec.Struct, frozen=True):
-    """Where a database is replicated to. An empty bucket or endpoint matches any: it was not recorded."""
+class Api(Protocol):
+    """The calls that the protocol makes. Each raises ClusterError, and Conflict for 409."""
 
-    bucket: str
-    endpoint: str
-    path: str
+    async def get_lease(self, namespace: str, name: str) -> Object | None:
+        """The Lease; None where there is none."""
 
-    def collides(self, other: Replica) -> bool:
-        """Whether two databases replicated to the one and to the other would destroy each other's."""
-        return (
-            self.path.strip("/") == other.path.strip("/")
-            and _alike(self.bucket, other.bucket)
-            and _alike(self.endpoint.rstrip("/"), other.endpoint.rstrip("/"))
-        )
+    async def create_lease(self, namespace: str, lease: Object) -> Object:
+        """The Lease as it was created; Conflict if there is one of that name."""
 
+    async def replace_lease(self, namespace: str, lease: Object) -> Object:
+        """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
 
-class Writer(msgspec.Struct, frozen=True):
-    """Another Pod that writes a replica; `ending_since` is None while nobody has asked it to end."""
+    async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
+        """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
 
-    pod: str
-    replica: Replica
-    ending_since: datetime | None
+    async def list_leases(self, namespace: str) -> list[Object]:
+        """All Leases of the namespace."""
+
+    async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """The whole Pod, as of this moment; None where there is none."""
 
 
-class _Status(msgspec.Struct):
-    """What is read of a Pod's `…/status` annotation."""
-
-    databases: dict[str, str]
-    bucket: str | None = None
-    endpoint: str | None = None
+def new_name(workload: str) -> str:
+    """A new Pod's name, as the API server makes them, of the name of KIND/NAME."""
+    base = workload.partition("/")[2][:LONGEST_BASE].rstrip("-.")
+    return f"{base}-{''.join(random.choices(LETTERS, k=5))}"  # noqa: S311 (unique, not secret)
 
 
 class Guard:
-    """Asks the API who else writes; at most IN_FLIGHT questions at a time, the others wait."""
+    """Asks the API who may write; at most IN_FLIGHT questions at a time.
+
+    Args:
+        api: the cluster's.
+        home: the namespace of the Leases.
+        on_error: what becomes of a Pod when the API can't be asked: `deny` or `allow`.
+        observe: is told of every question: `free`, `taken` or `unknown`, and the seconds it took.
+        now: the time of the moment.
+        mark: makes a text that was never there before.
+        named: makes a name for a Pod of a workload.
+    """
 
     def __init__(
         self,
-        cluster: Cluster | None,
+        api: Api,
+        home: str,
         on_error: str = "deny",
-        variant: str = "",
         observe: Callable[[str, float], None] = lambda _result, _seconds: None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        mark: Callable[[], str] = lambda: secrets.token_hex(8),
+        named: Callable[[str], str] = new_name,
     ) -> None:
-        """Without a cluster there is nobody to ask: every Pod passes. `on_error` is `deny` or `allow`.
-
-        `observe` is told of every question: `free`, `taken` or `unknown`, and the seconds it took.
-        """
-        self._observe = observe
-        self._cluster = cluster
+        self._api = api
+        self._home = home
         self._on_error = on_error
-        self._group = group(variant)
+        self._observe = observe
+        self._now = now
+        self._mark = mark
+        self._named = named
         self._turn = asyncio.Semaphore(IN_FLIGHT)
-        if cluster is None:
-            logger.warning("the single-writer guard is off: there is no Kubernetes API to ask")
 
-    async def other_writer(self, namespace: str, pod: str, replicas: Collection[Replica]) -> str | None:
-        """Why the Pod must not be created now, in a sentence or two; None if nobody else writes `replicas`.
+    async def ask(self, injection: Injection, *, dry_run: bool = False) -> Claim | Refusal:
+        """A claim to all replicas of a Pod, or why it must not be created now; never raises for the API's faults.
 
-        `pod` is its name, empty where the API server is to generate one. Never raises for the API's
-        faults: those are denied or, with GUARD_ON_ERROR=allow, logged and let pass.
+        A dry run changes nothing and gets an empty claim, and so does a Pod that GUARD_ON_ERROR=allow lets pass.
         """
-        if self._cluster is None or not replicas:
-            return None
-        label = f"{self._group}/replicates=true"
+        pod, settings = injection.pod, injection.settings
+        before, whose = carried(pod), injection.identity
+        asks = Asks(whose.namespace, before.name, workload(pod, whose), before.mark)
+        places = {Place(settings.endpoint or "", settings.bucket, path) for path in injection.replicas.values()}
         start = time.perf_counter()
         try:
-            async with asyncio.timeout(LIMIT) as deadline:
-                await self._turn.acquire()
-            try:
-                left = (deadline.when() or 0) - asyncio.get_running_loop().time()
-                pods = await self._cluster.list_pods(namespace, label, limit=left)
-            finally:
-                self._turn.release()
+            async with asyncio.timeout(PATIENCE), self._turn:
+                answer = await self.claim(asks, places, dry_run=dry_run)
         except (ClusterError, TimeoutError) as error:
             self._observe("unknown", time.perf_counter() - start)
-            return self._unknown(namespace, str(error) or f"it took {LIMIT:g} s to ask about other Pods")
-        # A Pod of the same name can't come to be beside it: the API server says so in its own words.
-        others = [other for other in pods if not pod or other.name != pod]
-        found = writer(others, replicas, f"{self._group}/status")
-        self._observe("free" if found is None else "taken", time.perf_counter() - start)
-        return None if found is None else denial(namespace, found)
+            return self._unknown(asks, str(error) or f"the Kubernetes API did not answer within {PATIENCE:g} s")
+        self._observe("free" if isinstance(answer, Claim) else "taken", time.perf_counter() - start)
+        return answer
 
-    def _unknown(self, namespace: str, why: str) -> str | None:
+    def _unknown(self, asks: Asks, why: str) -> Claim | Refusal:
         if self._on_error == "allow":
-            logger.warning("can't determine who else writes in namespace %s (%s): the Pod is allowed", namespace, why)
-            return None
-        return (
+            logger.warning(
+                "can't determine who else writes for %s in namespace %s (%s): the Pod is allowed",
+                quoted(asks.workload),
+                asks.namespace,
+                why,
+            )
+            return Claim()
+        return Refusal(
             f"the webhook can't determine whether another Pod still writes this replica: {why}. The Pod's controller "
             "tries again; GUARD_ON_ERROR=allow of the webhook lets Pods pass unchecked, at the risk that two "
             "writers destroy the replica."
         )
 
+    async def run(self) -> None:
+        """Sweep now and then, until cancelled. What the API says against it is logged."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (spreads the replicas' work)
+            try:
+                logger.info("deleted %d Leases whose Pods have been gone for a day", await self.sweep())
+            except ClusterError as error:
+                logger.warning("can't delete the Leases whose Pods have been gone for a day: %s", error)
 
-def writer(pods: Collection[PodMetadata], replicas: Collection[Replica], annotation: str) -> Writer | None:
-    """The first of `pods` (those that have not ended) that writes one of `replicas`; None if none does.
+    async def claim(self, asks: Asks, places: Collection[Place], *, dry_run: bool = False) -> Claim | Refusal:
+        """The protocol. Raises ClusterError where the API, or a Lease, can't say."""
+        wanted = dict(sorted((rules.name_of(place), place) for place in places))
+        looks: dict[str, Look] = {}
+        for name, place in wanted.items():
+            looks[name] = look = await self._look(name)
+            if look.pod is not None and rules.lives(name, look.pod):
+                return Refusal(_writes(look.pod, place))
+        if (namesake := await self._namesake(asks, looks.values())) is not None:
+            return Refusal(_exists(namesake))
+        if dry_run:
+            return Claim()
+        inherited = next(filter(None, (rules.inherited_name(asks, look) for look in looks.values())), "")
+        asks = asks._replace(name=asks.name or inherited or self._named(asks.workload))
+        takes: dict[str, Take] = {}
+        for name, look in looks.items():
+            if (take := rules.decide(asks, look)) is None:
+                return Refusal(_waits(wanted[name], look))
+            takes[name] = take
+        mark = self._mark()
+        wishes = [
+            (rules.wish(asks, name, looks[name], take, mark), wanted[name], take.alone) for name, take in takes.items()
+        ]
+        refusal = await self._take_all(wishes)
+        return refusal or Claim(asks.name, mark, tuple(wanted))
 
-    `annotation` is the key of their status. A status that can't be read is logged and counts as none.
-    """
-    for pod in sorted(pods, key=lambda pod: pod.name):
-        for written in _written(pod, annotation):
-            if any(written.collides(replica) for replica in replicas):
-                return Writer(pod.name, written, _ending_since(pod))
-    return None
+    async def sweep(self) -> int:
+        """Delete the Leases that are a day old and whose holder is gone; how many. Raises ClusterError."""
+        found = await self._api.list_leases(self._home)
+        at, swept = self._now(), 0
+        for lease in map(rules.read, filter(rules.ours, found)):
+            if at - lease.admitted <= SWEPT_AFTER or rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
+                continue
+            with contextlib.suppress(Conflict):  # taken in the meantime
+                await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
+                swept += 1
+        return swept
+
+    async def _look(self, name: str) -> Look:
+        """The Lease, then the time, then its holder: in another order, a creation could take effect unseen."""
+        found = await self._api.get_lease(self._home, name)
+        at = self._now()
+        if found is None:
+            return Look(None, at)
+        lease = rules.read(found)
+        return Look(lease, at, await self._api.find_pod(*lease.holder))
+
+    async def _namesake(self, asks: Asks, looks: Collection[Look]) -> Mapping[str, Any] | None:
+        """The Pod that there is already of a named Pod's name."""
+        if not asks.name:
+            return None
+        own = Holder(asks.namespace, asks.name)
+        for look in looks:
+            if look.lease is not None and look.lease.holder == own:
+                return look.pod
+        return await self._api.find_pod(*own)
+
+    async def _take_all(self, wishes: Sequence[tuple[Lease, Place, bool]]) -> Refusal | None:
+        """Take one after another, always in the order of their names; what can't be used is given back."""
+        taken: list[Lease] = []
+        try:
+            for wish, place, alone in wishes:
+                stored = await self._take(wish, place)
+                if stored is None:
+                    await self._give_back(taken)
+                    return Refusal(_contended(place))
+                if alone:
+                    taken.append(stored)
+        except ClusterError:
+            await self._give_back(taken)
+            raise
+        return None
+
+    async def _take(self, wish: Lease, place: Place) -> Lease | None:
+        """The Lease as it is stored with our mark; None if another call was faster.
+
+        A write can take effect although its answer is lost, or is a conflict with itself: so it is read, once.
+        """
+        body = rules.write(wish, self._home, place)
+        try:
+            write = self._api.replace_lease if wish.version else self._api.create_lease
+            return rules.read(await write(self._home, body))
+        except ClusterError as error:
+            found = await self._api.get_lease(self._home, wish.name)
+            stored = None if found is None else rules.read(found)
+            if stored is not None and stored.mark == wish.mark:
+                return stored
+            if isinstance(error, Conflict):
+                return None
+            raise
+
+    async def _give_back(self, taken: Collection[Lease]) -> None:
+        for lease in taken:
+            with contextlib.suppress(ClusterError):  # then it expires
+                await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
 
 
-def denial(namespace: str, found: Writer) -> str:
+def _named_pod(pod: Mapping[str, Any]) -> str:
+    metadata = pod["metadata"]
+    return f"Pod {quoted(metadata['name'])} in namespace {quoted(metadata['namespace'])}"
+
+
+def _writes(pod: Mapping[str, Any], place: Place) -> str:
     """What the one who creates the second writer reads."""
-    first = f"Pod {quoted(found.pod)} still writes the replica {quoted(_place(found.replica))}"
-    if found.ending_since is None:
+    first = f"{_named_pod(pod)} still writes the replica {quoted(str(place))}"
+    since = _ending_since(pod)
+    if since is None:
         return (
             f"{first}, and nobody has asked it to end. Two writers destroy a replica: delete that Pod first "
-            "(a Deployment needs replicas: 1 and strategy type Recreate), or give this one another "
-            "replica-path."
+            "(a Deployment needs replicas: 1 and strategy type Recreate), or give this one another replica-path."
         )
+    metadata = pod["metadata"]
     return (
-        f"{first}; it has been terminating since {found.ending_since:%Y-%m-%d %H:%M:%S} UTC. The Pod's controller "
-        "tries again until it is gone. If its node is dead, and only if you are sure of that, remove it with: "
-        f"kubectl delete pod {found.pod} -n {namespace} --force --grace-period=0"
+        f"{first}; it has been terminating since {since:%Y-%m-%d %H:%M:%S} UTC. The Pod's controller tries "
+        "again until it is gone. If its node is dead, and only if you are sure of that, remove it with: "
+        f"kubectl delete pod {metadata['name']} -n {metadata['namespace']} --force --grace-period=0"
     )
 
 
-def _written(pod: PodMetadata, annotation: str) -> list[Replica]:
-    text = (pod.annotations or {}).get(annotation)
-    try:
-        status = msgspec.json.decode(text or "", type=_Status)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        logger.warning(
-            "Pod %s: its annotation %s can't be read, so it counts as no writer: %s",
-            quoted(pod.name),
-            annotation,
-            error,
-        )
-        return []
-    return [Replica(status.bucket or "", status.endpoint or "", path) for path in status.databases.values()]
+def _exists(pod: Mapping[str, Any]) -> str:
+    since = _ending_since(pod)
+    what = "delete it first" if since is None else f"it has been terminating since {since:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{_named_pod(pod)} exists already: {what}."
 
 
-def _ending_since(pod: PodMetadata) -> datetime | None:
+def _waits(place: Place, look: Look) -> str:
+    assert look.lease is not None  # noqa: S101 (without one nobody has to wait)
+    holder, left = look.lease.holder, look.lease.admitted + rules.EXPIRY - look.at
+    return (
+        f"Pod {quoted(holder.name)} in namespace {quoted(holder.namespace)} was allowed to write the replica "
+        f"{quoted(str(place))} a moment ago and may still be on its way. If it does not appear, the replica is free in "
+        f"{max(1, round(left.total_seconds()))} s: try again, as a Pod's controller does by itself."
+    )
+
+
+def _contended(place: Place) -> str:
+    return (
+        f"another Pod was allowed to write the replica {quoted(str(place))} at the same moment: try again, as a Pod's "
+        "controller does by itself."
+    )
+
+
+def _ending_since(pod: Mapping[str, Any]) -> datetime | None:
     """When the Pod was asked to end: the deletion timestamp is when its grace period will be over."""
-    if pod.deletion_timestamp is None:
+    metadata = pod["metadata"]
+    until = metadata.get("deletionTimestamp")
+    if until is None:
         return None
-    grace = timedelta(seconds=pod.deletion_grace_period_seconds or 0)
-    return (pod.deletion_timestamp - grace).astimezone(UTC)
-
-
-def _alike(one: str, other: str) -> bool:
-    return not one or not other or one == other
-
-
-def _place(replica: Replica) -> str:
-    return f"{replica.bucket}/{replica.path}" if replica.bucket else replica.path
+    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+    return (datetime.fromisoformat(until) - grace).astimezone(UTC)

@@ -27,15 +27,14 @@ LONGEST_CONFIG = 120 * 1024
 class Injection(NamedTuple):
     """An injected Pod, what its author should know, and what its replicas are.
 
-    `replicas` maps each database to its path in the bucket. `exclusive`: every path holds the Pod's own
-    stable name, so that no other Pod can write there.
+    `replicas` maps each database to its path in the bucket, and `identity` says whose they are.
     """
 
     pod: Object
     warnings: list[str]
     settings: Settings
     replicas: dict[str, str]
-    exclusive: bool
+    identity: Identity
 
 
 class _Built(NamedTuple):
@@ -66,8 +65,7 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
         status.check(earlier, plan.replicas, _missing(pod["spec"], built), findings)
     findings.end()
     injected = _merge(pod, plan, built, findings)
-    exclusive = identity.stable_name is not None and _names_the_pod(plan.settings.replica_path, identity)
-    return Injection(injected, findings.warnings, plan.settings, dict(plan.replicas), exclusive)
+    return Injection(injected, findings.warnings, plan.settings, dict(plan.replicas), identity)
 
 
 def _plan(pod: Pod, identity: Identity, options: Options, findings: Findings) -> tuple[Plan, Status | None]:
@@ -168,11 +166,6 @@ def _is(one: object, other: object) -> bool:
 def _needed_grace(application: int, databases: int) -> int:
     """The application's own grace and then a final sync of each database, one after another, in seconds."""
     return application + databases * litestream.FINAL_SYNC_SECONDS + SLACK_SECONDS
-
-
-def _names_the_pod(template: str, identity: Identity) -> bool:
-    own = [f"{{{key}}}" for key in ("workload", "pod") if identity.known.get(key) == identity.stable_name]
-    return any(placeholder in template for placeholder in own)
 
 
 def _names(spec: PodSpec, *lists: Named) -> list[str]:

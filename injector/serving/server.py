@@ -27,9 +27,7 @@ from injector.serving.listener import Listener
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
-    from injector.admission.webhook import Guard
     from injector.options import Options
-    from injector.pod.inject import Injection
 
     Routes = Mapping[str, Callable[[], tuple[int, str, bytes]]]
 
@@ -92,7 +90,8 @@ async def _serve(chosen: Options) -> None:
     app = functions_framework.aio.create_asgi_app_from_module(  # type: ignore[no-untyped-call]
         "mutate", function.__file__, "http", function, function.__spec__
     )
-    app.state.options, app.state.guard = chosen, _guard(chosen, api)
+    writers = _guard(chosen, api)
+    app.state.options, app.state.guard = chosen, writers
     webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
     pages = [
         _listener(
@@ -117,7 +116,9 @@ async def _serve(chosen: Options) -> None:
     if starting.done():
         await starting
     serving = asyncio.create_task(webhook.run())
-    rotating = asyncio.create_task(_forever("certificates", certificates.run))
+    looking_after = [starting, asyncio.create_task(_forever("certificates", certificates.run))]
+    if writers is not None:
+        looking_after.append(asyncio.create_task(_forever("the guard's sweep", writers.run)))
     _announce(chosen, webhook, pages, certificates)
     await asyncio.wait({stopped, serving, *others}, return_when=asyncio.FIRST_COMPLETED)
     log.event(logging.INFO, "stopping: answering the requests under way")
@@ -126,9 +127,9 @@ async def _serve(chosen: Options) -> None:
     for listener in pages:
         await listener.stop()
     await asyncio.gather(*others)
-    for task in (starting, rotating):
+    for task in looking_after:
         task.cancel()
-    await asyncio.gather(starting, rotating, return_exceptions=True)
+    await asyncio.gather(*looking_after, return_exceptions=True)
     if api is not None:
         await api.close()
     log.event(logging.INFO, "stopped")
@@ -160,20 +161,12 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def _guard(chosen: Options, api: client.Cluster | None) -> Guard | None:
-    """The single-writer guard as the webhook calls it, measured; None without a cluster."""
-    asked = guard.Guard(api, chosen.guard_on_error, chosen.variant, metrics.guard_lookup)
+def _guard(chosen: Options, api: client.Cluster | None) -> guard.Guard | None:
+    """The single-writer guard, measured; None without a cluster."""
     if api is None:
+        logging.getLogger(log.ROOT).warning("the single-writer guard is off: there is no Kubernetes API to ask")
         return None
-
-    async def ask(namespace: str, name: str, injection: Injection) -> str | None:
-        settings = injection.settings
-        replicas = {
-            guard.Replica(settings.bucket, settings.endpoint or "", path) for path in injection.replicas.values()
-        }
-        return await asked.other_writer(namespace, name, replicas)
-
-    return ask
+    return guard.Guard(api, chosen.pod_namespace, chosen.guard_on_error, metrics.guard_lookup)
 
 
 def _room() -> int:

@@ -49,6 +49,7 @@ SETTLE = timedelta(minutes=10)  # from a new CA's birth until it may sign the le
 PROPAGATION = timedelta(seconds=30)  # from a trusting caBundle until every API server has seen it
 JITTER = 0.05  # of a certificate's life, after two thirds of it
 POLL = 30.0  # seconds between two looks at the files or the Secret
+MEND = 1.0  # seconds at most until a changed webhook configuration is looked at
 SOON = 2.0  # the same, while not ready or waiting for something
 TRIES = 5  # of a write that others were faster at
 
@@ -191,6 +192,7 @@ class Certificates:
         self._shared: Shared | None = None  # the last that we saw
         self._published: bytes | None = None  # the caBundle that we wrote
         self._local: Path | None = None  # folder of an ephemeral CA
+        self._changed = asyncio.Event()  # the webhook configuration, since it was last looked at
         self._ready = False
         self._reason = "there is no certificate yet"
         self._complaints: set[str] = set()  # of the last look: each is logged once, not every time
@@ -209,17 +211,48 @@ class Certificates:
 
     async def run(self) -> None:
         """Look again and again, until cancelled. An error is logged; what is served stays."""
+        watching = asyncio.create_task(self._watch())
         try:
             while True:
                 waiting = not self._ready or self._pending is not None
-                await self._sleep((SOON if waiting else POLL) * random.uniform(0.9, 1.1))  # noqa: S311
+                await self._pause((SOON if waiting else POLL) * random.uniform(0.9, 1.1))  # noqa: S311
                 try:
                     await self._look(first=False)
                 except Exception:  # a loop that ended would end in an expired certificate
                     logger.exception("keeping the certificate valid failed; the one that is served stays")
         finally:
+            watching.cancel()
             if self._local is not None:
                 shutil.rmtree(self._local, ignore_errors=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the time is over, or the webhook configuration has changed."""
+        over = asyncio.ensure_future(self._sleep(seconds))
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({over, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            changed.cancel()
+        if self._changed.is_set():
+            # So that not all replicas mend it at once, and a fight with somebody else is a slow one.
+            await self._sleep(random.uniform(0, MEND))  # noqa: S311
+            self._changed.clear()
+
+    async def _watch(self) -> None:
+        """Note every change of the webhook configuration, until cancelled: admissions fail without its caBundle."""
+        if self._cluster is None:
+            return
+        said = ""
+        while True:
+            try:
+                async for _ in self._cluster.watch_webhook_configuration(self._options.webhook_configuration_name):
+                    self._changed.set()
+            except ClusterError as error:
+                if str(error) != said:
+                    logger.warning("a changed caBundle is noticed within %g s only: %s", POLL, error)
+                said = str(error)
+                await self._sleep(POLL)
 
     def ready(self) -> bool:
         """Whether the API server trusts, or once trusted, what is served."""

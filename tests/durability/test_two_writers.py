@@ -7,6 +7,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import jsonpatch
+
 from injector.admission import webhook
 from injector.serving import server as serving
 from tests import reviews, standin
@@ -40,11 +42,11 @@ SECOND = 1_000_000  # the first row of the second writer: nobody else's number
 TOGETHER_SECONDS = 4
 
 
-def replacement(pod: dict[str, Any], name: str) -> dict[str, Any]:
-    """The Pod as a ReplicaSet of its Deployment makes it."""
+def replacement(pod: dict[str, Any]) -> dict[str, Any]:
+    """The Pod as a ReplicaSet of its Deployment makes it: it has no name yet."""
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-6d4cf56db6", "uid": "1", "controller": True}
     labels = {"pod-template-hash": "6d4cf56db6"}
-    metadata = {**pod["metadata"], "name": name, "labels": labels, "ownerReferences": [owner]}
+    metadata = {**pod["metadata"], "name": "", "labels": labels, "ownerReferences": [owner]}
     return {**pod, "metadata": metadata}
 
 
@@ -81,24 +83,24 @@ def test_the_guard_refuses_the_very_pod_that_would_cost_rows(
     """
     row = measure(f"two writers of one replica for {TOGETHER_SECONDS} s, which the guard refuses", way)
     with Stage(way, s3, annotations={"replica-path": "{namespace}/two-writers/" + way.sidecar}) as stage:
-        one = replacement(stage.pod(), "web-6d4cf56db6-old")
-        two = replacement(stage.pod(arguments=["--first", str(SECOND)]), "web-6d4cf56db6-new")
+        one = replacement(stage.pod())
+        two = replacement(stage.pod(arguments=["--first", str(SECOND)]))
         with standin.serving(tmp_path) as server:
             assert "spec.strategy.type" in reviews.denied(deployment(stage.pod()))
-            assert verdict(server, one)["allowed"]
-            running = reviews.injected(one, namespace=NAMESPACE) | {"status": {"phase": "Running"}}
-            running["metadata"]["namespace"] = NAMESPACE
-            server.api.put("pods", NAMESPACE, running)
+            let_in = jsonpatch.apply_patch(one, reviews.operations(verdict(server, one)))
+            name = let_in["metadata"]["name"]
+            let_in["metadata"]["namespace"] = NAMESPACE
+            server.api.put("pods", NAMESPACE, let_in | {"status": {"phase": "Running"}})
             refused = verdict(server, two)
             assert (refused["allowed"], refused["status"]["code"]) == (False, 403)
-            assert f'Pod "{one["metadata"]["name"]}" still writes the replica' in refused["status"]["message"]
-            del server.api.objects["pods", NAMESPACE, one["metadata"]["name"]]
+            assert f'Pod "{name}" in namespace "{NAMESPACE}" still writes the replica' in refused["status"]["message"]
+            del server.api.objects["pods", NAMESPACE, name]
             assert verdict(server, two)["allowed"]
 
-        first = stage.run(reviews.injected(one))
+        first = stage.run(reviews.injected(one | {"metadata": {**one["metadata"], "name": "web-old"}}))
         started(first, row)
         committed(first, 100)
-        second = stage.run(reviews.injected(two))
+        second = stage.run(reviews.injected(two | {"metadata": {**two["metadata"], "name": "web-new"}}))
         started(second, row)
         committed(second, SECOND)
         time.sleep(TOGETHER_SECONDS)

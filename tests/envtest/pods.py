@@ -38,6 +38,22 @@ def pod(name: str, asked: Mapping[str, str] | None = None, **spec: Any) -> Objec
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(**spec)}
 
 
+def owned(deployment: str, asked: Mapping[str, str] | None = None, **spec: Any) -> Object:
+    """A Pod as the ReplicaSet of a Deployment makes it: without a name, and with its predecessor's replica."""
+    manifest = pod("", asked, **spec)
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": f"{deployment}-5d4f",
+        "uid": "1",
+        "controller": True,
+    }
+    labels = {"pod-template-hash": "5d4f"}
+    del manifest["metadata"]["name"]
+    manifest["metadata"] |= {"generateName": f"{deployment}-5d4f-", "labels": labels, "ownerReferences": [owner]}
+    return manifest
+
+
 def pod_spec(**more: Any) -> Object:
     """The spec of such a Pod."""
     container = {"name": "app", "image": "app:1", "securityContext": RESTRICTED}

@@ -119,7 +119,7 @@ def test_a_replacement_waits_for_the_pod_that_still_writes_and_comes_when_it_is_
         return [event["message"] for event in answer.json["items"]]
 
     (message, *_) = eventually(refusals, "the ReplicaSet's FailedCreate")
-    assert f'Pod "{name}" still writes the replica' in message
+    assert f'Pod "{name}" in namespace "{namespace}" still writes the replica' in message
     (only,) = stored(cluster, namespace)
     assert only["metadata"]["uid"] == first["metadata"]["uid"]
 

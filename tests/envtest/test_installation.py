@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from injector import GROUP
 from tests.envtest import pods
-from tests.envtest.cluster import Cluster
+from tests.envtest.cluster import Answer, Cluster
 from tests.envtest.installation import NAME, Installation, Replica, installed
 from tests.envtest.webhook import ROOT, rendered
 
@@ -28,14 +28,6 @@ def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
 def replicas(installation: Installation) -> Iterator[tuple[Replica, Replica]]:
     with installation.replica() as first, installation.replica() as second:
         yield first, second
-
-
-def owned_pod(name: str, **spec: Any) -> pods.Object:
-    """A Pod as the ReplicaSet of Deployment `shop` makes it: it shares its replica with its successor."""
-    manifest = pods.pod(name, **spec)
-    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-1", "uid": "1", "controller": True}
-    manifest["metadata"] |= {"labels": {"pod-template-hash": "1"}, "ownerReferences": [owner]}
-    return manifest
 
 
 @pytest.mark.parametrize("overlay", ["self-signed", "skaffold"])
@@ -81,37 +73,67 @@ def test_the_api_server_reaches_the_webhook_through_its_service(cluster: Cluster
 def test_the_guard_refuses_a_second_writer_until_the_first_is_gone(cluster: Cluster) -> None:
     namespace = cluster.namespace()
     # On a node, so that a deletion waits for a kubelet as in a cluster.
-    cluster.create(owned_pod("first", nodeName="node"), namespace)
-    refused = cluster.try_create(owned_pod("second"), namespace)
+    first = cluster.create(pods.owned("shop", nodeName="node"), namespace)["metadata"]["name"]
+    refused = cluster.try_create(pods.owned("shop"), namespace)
     assert refused.code == 1
-    assert '"first"' in refused.error
+    assert f'"{first}"' in refused.error
     assert "nobody has asked it to end" in refused.error
     dry_run = ("create", "--dry-run=server", "-f", "-")
-    assert cluster.kubectl(*dry_run, stdin=owned_pod("second"), namespace=namespace).code == 1
+    assert cluster.kubectl(*dry_run, stdin=pods.owned("shop"), namespace=namespace).code == 1
 
-    assert cluster.kubectl("delete", "pod", "first", "--wait=false", namespace=namespace).code == 0
-    still = cluster.try_create(owned_pod("second"), namespace)
+    assert cluster.kubectl("delete", "pod", first, "--wait=false", namespace=namespace).code == 0
+    still = cluster.try_create(pods.owned("shop"), namespace)
     assert still.code == 1
     assert "it has been terminating since" in still.error
-    force = f"kubectl delete pod first -n {namespace} --force --grace-period=0"
+    force = f"kubectl delete pod {first} -n {namespace} --force --grace-period=0"
     assert force in still.error
 
     assert cluster.kubectl(*force.split()[1:]).code == 0
-    assert pods.injected(cluster.create(owned_pod("second"), namespace))
+    second = cluster.create(pods.owned("shop"), namespace)
+    assert pods.injected(second)
+    assert second["metadata"]["name"] == first
 
 
 @pytest.mark.usefixtures("replicas")
 def test_the_guard_lets_pods_with_other_replicas_and_ended_pods_be(cluster: Cluster) -> None:
     namespace, elsewhere = cluster.namespace(), cluster.namespace()
-    cluster.create(owned_pod("first", nodeName="node"), namespace)
+    first = cluster.create(pods.owned("shop", nodeName="node"), namespace)["metadata"]["name"]
     assert pods.injected(cluster.create(pods.pod("stable"), namespace))
-    assert pods.injected(cluster.create(owned_pod("first"), elsewhere))
+    assert pods.injected(cluster.create(pods.owned("shop"), elsewhere))
     ended = cluster.kubectl(
-        "patch", "pod", "first", "--subresource=status", "--type=merge", "-p", '{"status":{"phase":"Failed"}}',
+        "patch", "pod", first, "--subresource=status", "--type=merge", "-p", '{"status":{"phase":"Failed"}}',
         namespace=namespace,
     )  # fmt: skip
     assert ended.code == 0, ended.error
-    assert pods.injected(cluster.create(owned_pod("second"), namespace))
+    second = cluster.create(pods.owned("shop"), namespace)
+    assert pods.injected(second)
+    assert second["metadata"]["name"] != first
+
+
+@pytest.mark.usefixtures("replicas")
+def test_a_deployment_of_ours_is_not_scaled_to_two_pods_and_others_are(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    recreate: pods.Object = {"replicas": 1, "strategy": {"type": "Recreate"}}
+    cluster.apply(
+        pods.workload("Deployment", "shop", **recreate),
+        pods.workload("Deployment", "lenient", pods.asking(single_writer="off"), **recreate),
+        pods.workload("Deployment", "plain", {}, **recreate),
+        namespace=namespace,
+    )
+
+    def scaled(name: str, count: int) -> Answer:
+        return cluster.kubectl("scale", "deployment", name, f"--replicas={count}", namespace=namespace)
+
+    deadline = time.monotonic() + 60
+    while scaled("shop", 2).code == 0:  # until the API server has compiled the policy
+        assert time.monotonic() < deadline
+        assert scaled("shop", 1).code == 0
+        time.sleep(0.1)
+    refused = scaled("shop", 3)
+    assert refused.code == 1
+    assert "all Pods of a Deployment would write one replica" in refused.error
+    for name, count in (("shop", 0), ("shop", 1), ("lenient", 2), ("plain", 2)):
+        assert scaled(name, count).code == 0
 
 
 @pytest.mark.usefixtures("replicas")
@@ -163,9 +185,10 @@ def rights(cluster: Cluster, namespace: str) -> set[tuple[str, str, str, str]]:
 @pytest.mark.usefixtures("installation")
 def test_the_webhook_has_the_rights_that_it_uses_and_no_other(cluster: Cluster) -> None:
     webhooks = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", NAME)
-    everywhere = {("get", *webhooks), ("patch", *webhooks), ("list", "", "pods", "*")}
-    secret = ("", "secrets", f"{NAME}-tls")
+    everywhere = {*((verb, *webhooks) for verb in ("get", "watch", "patch")), ("list", "", "pods", "*")}
+    secret, leases = ("", "secrets", f"{NAME}-tls"), ("coordination.k8s.io", "leases", "*")
     at_home = {("get", *secret), ("update", *secret), ("create", "", "secrets", "*")}
+    at_home |= {(verb, *leases) for verb in ("get", "list", "create", "update", "delete")}
     assert rights(cluster, NAME) == everywhere | at_home
     assert rights(cluster, cluster.namespace()) == everywhere
 
@@ -181,6 +204,7 @@ def test_forbidden_requests_with_the_webhooks_token_are_refused(cluster: Cluster
         ("get", "mutatingwebhookconfigurations"),
         ("delete", "pod", "x", "-n", other),
         ("get", "nodes"),
+        ("get", "leases", "-n", other),
     ):
         answer = cluster.kubectl(*arguments, token=token)
         assert answer.code == 1, arguments

@@ -20,7 +20,7 @@ from injector.tls import source
 from injector.tls.certificate import make_ca, make_leaf
 from tests.envtest import pods
 from tests.envtest.cluster import Cluster
-from tests.envtest.installation import HOST, NAME, Installation, Replica, installed
+from tests.envtest.installation import CONFIGURATION, HOST, NAME, Installation, Replica, installed
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 
@@ -100,6 +100,26 @@ def test_a_secret_that_is_lost_is_replaced_and_no_admission_fails(cluster: Clust
         assert cluster.kubectl("delete", "secret", f"{NAME}-tls", namespace=NAME).code == 0
         until_rotated(installation, (first, second), old)
         assert installation.secret() is not None
+
+
+def test_a_ca_bundle_that_somebody_clears_is_written_again_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    """By the watch alone: the next look at everything never comes here."""
+    patient = "from injector.tls import rotation\nrotation.POLL = 3600.0"
+    namespace = cluster.namespace()
+    with (
+        installed(cluster, tmp_path) as installation,
+        installation.replica(patient),
+        installation.replica(patient),
+    ):
+        (ours,) = set(installation.ca_bundles())
+        clear = [{"op": "remove", "path": f"/webhooks/{number}/clientConfig/caBundle"} for number in (0, 1)]
+        for _ in range(3):
+            patched = cluster.kubectl("patch", *CONFIGURATION, "--type=json", "--patch-file=/dev/stdin", stdin=clear)
+            assert patched.code == 0, patched.error
+            deadline = time.monotonic() + 30
+            while set(installation.ca_bundles()) != {ours}:
+                assert time.monotonic() < deadline, "not mended"
+        assert pods.injected(cluster.create(pods.pod("app"), namespace))
 
 
 def until_rotated(installation: Installation, replicas: Sequence[Replica], old: bytes) -> None:

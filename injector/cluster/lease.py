@@ -1,0 +1,251 @@
+"""The Lease of a replica: who may write it, and the rules by which the next one may.
+
+A Lease (coordination.k8s.io/v1) per replica, in the webhook's own namespace. At admission a Pod has neither a uid
+nor, where its name is generated, a name, and its creation may fail later or take effect after a while. So the holder
+is a name that the webhook gives, and the API server's own uniqueness of names keeps two creations of one workload
+apart; where the name differs, time does. docs/one-writer.md tells the rules with their reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from injector import GROUP
+from injector.cluster.client import ClusterError
+from injector.errors import quoted
+from injector.pod.claim import carried
+
+Object = dict[str, Any]
+
+# A creation can take effect until 34 s after it began (the API server's longest request), clocks may be 30 s apart,
+# and 11 s are to spare.
+EXPIRY = timedelta(seconds=75)
+AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:.+\.)?(?P<partition>amazonaws\.com(?:\.cn)?)")
+DEFAULT_PORTS = (None, 80, 443)
+PREFIX = "replica-"
+ENDED = ("Succeeded", "Failed")
+
+
+class Place(NamedTuple):
+    """Where a database is replicated to, as its annotations say it; `endpoint` empty: Amazon's."""
+
+    endpoint: str
+    bucket: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.path}"
+
+
+def location(place: Place) -> str:
+    """A replica's place in one spelling: the host, and behind it bucket and path as one path.
+
+    The scheme and its default port are dropped, and an endpoint's path and a bucket in Amazon's host names are what
+    they are to S3: the first parts of the path.
+    """
+    if not place.endpoint:
+        return "/".join(("amazonaws.com", place.bucket, place.path))
+    url = urlsplit(place.endpoint)
+    host = (url.hostname or "").lower().removesuffix(".")
+    if ":" in host:
+        host = f"[{ipaddress.ip_address(host)}]"
+    path = [url.path.strip("/"), place.bucket, place.path]
+    if amazon := AMAZON.fullmatch(host):
+        host = amazon["partition"]
+        path.insert(0, amazon["bucket"] or "")
+    elif url.port not in DEFAULT_PORTS:
+        host = f"{host}:{url.port}"
+    return "/".join((host, *filter(None, path)))
+
+
+def name_of(place: Place) -> str:
+    """The name of a replica's Lease."""
+    return PREFIX + hashlib.sha256(location(place).encode()).hexdigest()
+
+
+class Holder(NamedTuple):
+    """The name of a Pod, whether there is one or not."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Lease(NamedTuple):
+    """What a Lease says.
+
+    `workload` is the holder's, `mark` a random text of the call that wrote it, `admitted` when that was, by the clock
+    of the webhook that wrote it. `again`: an earlier creation of the same name may still take effect. `uid` and
+    `version` are those of the object that was read.
+    """
+
+    name: str
+    holder: Holder
+    workload: str
+    mark: str
+    admitted: datetime
+    again: bool
+    uid: str = ""
+    version: str = ""
+
+
+class BadLease(ClusterError):
+    """A Lease that the webhook did not write, or that somebody has changed."""
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str
+    annotations: dict[str, str]
+    uid: str = ""
+    resource_version: str = ""
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    holder_identity: str
+    acquire_time: datetime
+
+
+class _Lease(msgspec.Struct):
+    metadata: _Metadata
+    spec: _Spec
+
+
+def ours(found: Object) -> bool:
+    """Whether an object in a list of Leases is one of a replica, and says so."""
+    try:
+        return read(found).name.startswith(PREFIX)
+    except BadLease:
+        return False
+
+
+def read(found: Object) -> Lease:
+    """What a Lease says. Raises BadLease where it does not say it."""
+    try:
+        lease = msgspec.convert(found, _Lease)
+        annotations = lease.metadata.annotations
+        namespace, _, name = lease.spec.holder_identity.partition("/")
+        if not namespace or not name or lease.spec.acquire_time.tzinfo is None:
+            raise msgspec.ValidationError("no holder, or no time zone")
+        return Lease(
+            lease.metadata.name,
+            Holder(namespace, name),
+            annotations[f"{GROUP}/workload"],
+            annotations[f"{GROUP}/mark"],
+            lease.spec.acquire_time,
+            annotations[f"{GROUP}/again"] == "true",
+            lease.metadata.uid,
+            lease.metadata.resource_version,
+        )
+    except (msgspec.ValidationError, KeyError) as error:
+        which = quoted(str((found.get("metadata") or {}).get("name")))
+        raise BadLease(
+            f"the Lease {which} in the webhook's namespace is not what the webhook writes there ({error}): "
+            "make sure that no Pod writes the replica that it stands for, and delete it"
+        ) from None
+
+
+def write(lease: Lease, namespace: str, place: Place) -> Object:
+    """The object; with a `uid` and `version` it replaces the one that has these."""
+    there = {"uid": lease.uid, "resourceVersion": lease.version} if lease.version else {}
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": lease.name,
+            "namespace": namespace,
+            "annotations": {
+                f"{GROUP}/replica": location(place),
+                f"{GROUP}/workload": lease.workload,
+                f"{GROUP}/mark": lease.mark,
+                f"{GROUP}/again": "true" if lease.again else "false",
+            },
+            **there,
+        },
+        "spec": {
+            "holderIdentity": str(lease.holder),
+            "leaseDurationSeconds": int(EXPIRY.total_seconds()),
+            "acquireTime": lease.admitted.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        },
+    }
+
+
+class Asks(NamedTuple):
+    """A Pod that is about to be created.
+
+    `name` is empty where the API server would make one, `mark` is what an earlier call has put into it.
+    """
+
+    namespace: str
+    name: str
+    workload: str
+    mark: str
+
+
+class Look(NamedTuple):
+    """What there was at one moment: a replica's Lease, then `at`, then the Pod that holds it, if there is one."""
+
+    lease: Lease | None
+    at: datetime
+    pod: Mapping[str, Any] | None = None
+
+
+class Take(NamedTuple):
+    """The Lease may be taken. `alone`: no earlier creation can take effect any more, so it may be given back."""
+
+    again: bool
+    alone: bool
+
+
+def lives(name: str, pod: Mapping[str, Any] | None) -> bool:
+    """Whether a Pod is a living writer of the Lease's replica: it has not ended, and its spec names the Lease."""
+    return pod is not None and not ended(pod) and name in carried(pod).leases
+
+
+def ended(pod: Mapping[str, Any]) -> bool:
+    """Whether a Pod has ended for good."""
+    return (pod.get("status") or {}).get("phase") in ENDED
+
+
+def inherited_name(asks: Asks, look: Look) -> str:
+    """The name that a nameless Pod takes over from the holder of its own workload, who is not there; empty if none."""
+    lease = look.lease
+    if lease is None or look.pod is not None:
+        return ""
+    same = (lease.holder.namespace, lease.workload) == (asks.namespace, asks.workload)
+    return lease.holder.name if same else ""
+
+
+def wish(asks: Asks, name: str, look: Look, take: Take, mark: str) -> Lease:
+    """The Lease as this Pod wants it."""
+    before = look.lease or Lease(name, Holder("", ""), "", "", look.at, again=False)
+    holder = Holder(asks.namespace, asks.name)
+    return before._replace(holder=holder, workload=asks.workload, mark=mark, admitted=look.at, again=take.again)
+
+
+def decide(asks: Asks, look: Look) -> Take | None:
+    """May this Pod, which has a name by now and of whose name there is no object, take the Lease? None: not now."""
+    lease, pod = look.lease, look.pod
+    if lease is None:
+        return Take(again=False, alone=True)
+    if lives(lease.name, pod):
+        return None
+    mine = lease.holder == Holder(asks.namespace, asks.name)
+    if mine and asks.mark == lease.mark:  # the second call for one creation
+        return Take(again=lease.again, alone=False)
+    if mine and pod is None:  # another creation of the same name: the API server lets one of them be
+        return Take(again=True, alone=False)
+    if pod is not None and ended(pod) and carried(pod).mark == lease.mark and not lease.again:
+        return Take(again=False, alone=True)
+    if look.at - lease.admitted > EXPIRY:
+        return Take(again=False, alone=True)
+    return None
