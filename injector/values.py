@@ -22,7 +22,8 @@ SYSTEM_DIRECTORIES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr",
     "/var/run/secrets",
 )  # fmt: skip
-_SYSTEM_PREFIXES = tuple(f"{directory}/" for directory in SYSTEM_DIRECTORIES)
+# Where no volume helps: the kernel's, the tokens', and the one of Litestream's own config.
+CLOSED_DIRECTORIES = ("/dev", "/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/litestream")
 FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -271,6 +272,8 @@ def _wrong_path(path: str) -> str | None:
     parts = path.split("/")
     if not path.startswith("/") or path == "/":
         return "is not an absolute path of a file"
+    if not set("*?[").isdisjoint(path):
+        return "is a pattern, and would be taken for one file of that very name"
     if not path.isprintable() or not FORBIDDEN.isdisjoint(path):
         return "has a control character or one of $ ? # %"
     if any(part in ("", ".", "..") for part in parts[1:]):
@@ -279,11 +282,17 @@ def _wrong_path(path: str) -> str | None:
         return "lies directly under /, which can't be a volume"
     if len(path.encode()) > LONGEST_PATH or len(parts[-1].encode()) > LONGEST_FILE_NAME:
         return f"is too long (a path has at most {LONGEST_PATH} bytes, a file name {LONGEST_FILE_NAME})"
-    directory = path[: path.rindex("/") + 1]
-    if directory.startswith(_SYSTEM_PREFIXES):
-        system = next(system for system in SYSTEM_DIRECTORIES if path.startswith(system + "/"))
-        return f"lies in the system directory {system}"
+    directory = path.rpartition("/")[0]
+    if directory in SYSTEM_DIRECTORIES:
+        return f"lies in the system directory {directory}"
+    if (closed := next((closed for closed in CLOSED_DIRECTORIES if path.startswith(closed + "/")), None)) is not None:
+        return f"lies in {closed}, where no volume of an application's can be"
     return None
+
+
+def system_directory(directory: str) -> str | None:
+    """The system directory that a directory lies in: only a volume of the application's own may be there."""
+    return next((system for system in SYSTEM_DIRECTORIES if directory.startswith(system + "/")), None)
 
 
 def _wrong_pairs(paths: tuple[str, ...]) -> list[str]:

@@ -115,3 +115,129 @@ def test_the_grace_period_is_raised_once_and_never_lowered(grace: int | None) ->
     once = reviews.injected(obj)
     assert once["spec"]["terminationGracePeriodSeconds"] >= (30 if grace is None else grace) + 2 * 30
     assert reviews.injected(once) == once
+
+
+def starts_as_root(
+    variables: Object, context: Object | None = None, pod_context: Object | None = None, **annotations: str
+) -> Object:
+    obj = pod(context, user=pod_context, **annotations)
+    obj["spec"]["containers"][0]["env"] = [{"name": name, "value": value} for name, value in variables.items()]
+    return obj
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"PUID": "1000", "PGID": "1001"}, (1000, 1001)),
+        ({"PUID": "911"}, (911, None)),
+        ({"USER_UID": "1000", "USER_GID": "1000"}, (1000, 1000)),
+        ({"USERMAP_UID": "1000", "USERMAP_GID": "100"}, (1000, 100)),
+        ({"UID": "1500", "GID": "1500"}, (1500, 1500)),
+    ],
+    ids=lambda value: "-".join(map(str, value)),
+)
+@pytest.mark.parametrize("context", [None, {"runAsUser": 0}, {"runAsUser": 0, "runAsGroup": 0}])
+def test_litestream_runs_as_whom_the_image_drops_to(
+    variables: Object, expected: tuple[int, int | None], context: Object | None
+) -> None:
+    obj = starts_as_root(variables, context)
+    uid, gid = expected
+    assert users(obj) == {(uid, 0 if gid is None and context and "runAsGroup" in context else gid)}
+    assert f"Litestream runs as user {uid}, to which container c0 drops by its {next(iter(variables))}" in (
+        reviews.warned(obj)
+    )
+
+
+@pytest.mark.parametrize("value", ["", "abc", "$(OTHER)", "-1", "1e3", "99999999999"])
+def test_what_is_no_plain_number_names_no_user(value: str) -> None:
+    assert fields(starts_as_root({"PUID": value})) == ["run-as-user"]
+
+
+def test_a_users_own_word_and_a_real_uid_beat_the_variable() -> None:
+    assert users(starts_as_root({"PUID": "1000"}, {"runAsUser": 2000})) == {(2000, None)}
+    obj = starts_as_root({"PUID": "1000", "PGID": "1000"}, run_as_user="3000")
+    assert {uid for uid, _ in users(obj)} == {3000}
+
+
+def test_root_against_the_variable_is_denied_with_what_to_write() -> None:
+    found = reviews.denied(starts_as_root({"PUID": "1000"}, run_as_user="0"))["run-as-user"]
+    assert 'write "1000"' in found
+    assert users(starts_as_root({"PUID": "1000"}, run_as_user="1000")) == {(1000, None)}
+
+
+@pytest.mark.parametrize("context", [{"runAsNonRoot": True}, {"runAsUser": 0, "runAsNonRoot": True}])
+def test_root_where_the_kubelet_would_not_start_it_is_denied(context: Object) -> None:
+    assert "runAsNonRoot: true" in reviews.denied(pod(context, run_as_user="0"))["run-as-user"]
+
+
+def test_root_is_warned_of() -> None:
+    assert "drops to another user, nothing is replicated" in reviews.warned(pod({"runAsUser": 0}))
+    assert "root" not in reviews.warned(pod({"runAsUser": 1000}))
+
+
+def test_who_names_no_user_is_told_how_to_find_out() -> None:
+    found = reviews.denied(pod(None, path="/config/app.db"))["run-as-user"]
+    assert "the user that owns the database file" in found
+    assert "kubectl exec … -c c0 -- stat -c %u /config/app.db" in found
+
+
+def test_a_container_without_the_databases_volume_has_nothing_to_do_with_it() -> None:
+    obj = pod({"runAsUser": 1000}, None, {"runAsUser": 2000}, path="/data/app.db")
+    obj["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["containers"][2]["volumeMounts"] = [{"name": "other", "mountPath": "/other"}]
+    obj["spec"]["volumes"] = [{"name": name, "emptyDir": {}} for name in ("data", "other")]
+    assert users(obj) == {(1000, None)}
+    after = reviews.injected(obj)["spec"]["containers"]
+    assert after == obj["spec"]["containers"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"image": "litestream/litestream:0.3.13", "args": ["replicate"]},
+        {"image": "docker.io/litestream/litestream@sha256:" + "0" * 64, "args": ["replicate", "-config", "/x"]},
+        {"image": "example.com/tools:1", "command": ["litestream", "replicate"]},
+        {"image": "example.com/app:1", "command": ["/usr/local/bin/litestream"], "args": ["replicate", "-exec", "app"]},
+        {"image": "example.com/app:1", "command": ["sh", "-c", "exec litestream replicate -exec /app"]},
+    ],
+    ids=range(5),
+)
+def test_another_litestream_in_the_pod_is_denied(own: Object) -> None:
+    obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
+    obj["spec"]["containers"][1] |= own
+    assert "container c1 runs a Litestream of its own" in reviews.denied(obj)["single-writer"]
+    annotations = obj["metadata"]["annotations"]
+    annotations[f"{GROUP}/single-writer"] = "warn"
+    assert "container c1 runs a Litestream of its own" in reviews.warned(obj)
+    annotations[f"{GROUP}/single-writer"] = "off"
+    assert "Litestream of its own" not in reviews.warned(obj)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"image": "litestream/litestream:0.5.17", "args": ["restore", "/data/app.db"]},
+        {"image": "example.com/litestream-exporter:1", "args": ["replicate"]},
+        {"image": "example.com/app:1", "args": ["replicate"]},
+    ],
+    ids=range(3),
+)
+def test_what_does_not_replicate_is_no_second_litestream(own: Object) -> None:
+    obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
+    obj["spec"]["containers"][1] |= own
+    assert reviews.response(obj)["allowed"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"os": {"name": "windows"}},
+        {"nodeSelector": {"kubernetes.io/os": "windows"}},
+        {"securityContext": {"runAsUser": 1, "windowsOptions": {"hostProcess": True}}},
+    ],
+    ids=range(3),
+)
+def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"] |= spec
+    assert "inject" in reviews.denied(obj)

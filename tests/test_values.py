@@ -235,7 +235,7 @@ REFUSED: list[tuple[Callable[[str], Any], list[str]]] = [
             "/etc/litestream/x.db",
             "/proc/1/x",
             "/var/run/secrets/x/y",
-            "/usr/local/x",
+            "/usr/x",
             "/data/a.db,/data/a.db",
             "/data/a.db,/data/a.db-wal",
             "/data/a.db-shm,/data/a.db",

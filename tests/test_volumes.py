@@ -320,11 +320,40 @@ def test_a_size_that_nothing_needs_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "directory", ["/etc", "/usr/local/share", "/proc/1", "/sys", "/dev/shm", "/var/run/secrets/x", "/lib64"]
+    "directory", ["/etc", "/usr", "/proc/1", "/sys", "/dev/shm", "/var/run/secrets/x", "/lib64", "/etc/litestream"]
 )
-def test_a_directory_of_the_system_is_refused_even_where_it_is_mounted(directory: str) -> None:
+def test_a_directory_of_the_system_itself_is_refused_even_where_it_is_mounted(directory: str) -> None:
     obj = pod(container(mount(directory)), path=f"{directory}/app.db")
-    assert "lies in the system directory " in reviews.denied(obj)["path"]
+    assert "lies in " in reviews.denied(obj)["path"]
+
+
+@pytest.mark.parametrize("directory", ["/etc/headscale", "/usr/local/share/app", "/lib/app"])
+def test_an_applications_own_volume_below_a_directory_of_the_system_is_fine(directory: str) -> None:
+    path = f"{directory}/app.db"
+    assert reviews.response(pod(container(mount(directory)), path=path))["allowed"]
+    assert "a new volume would hide the image's files" in reviews.denied(pod(container(), path=path))["path"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"nfs": {"server": "a", "path": "/"}},
+        {"azureFile": {"secretName": "a", "shareName": "b"}},
+        {"csi": {"driver": "efs.csi.aws.com"}},
+    ],
+    ids=lambda source: next(iter(source)),
+)
+def test_a_network_file_system_under_a_database_is_warned_of(source: Object) -> None:
+    obj = pod(container(mount("/data")), path="/data/app.db")
+    obj["spec"]["volumes"] = [{"name": obj["spec"]["containers"][0]["volumeMounts"][0]["name"], **source}]
+    assert "WAL does not work over a network file system" in reviews.warned(obj)
+
+
+def test_a_path_beside_the_volumes_is_warned_of_with_both() -> None:
+    said = reviews.warned(pod(container(mount("/data")), path="/dta/app.db"))
+    assert "an empty volume is put at /dta; its volumes are at /data" in said
+    assert "empty volume is put" not in reviews.warned(pod(container(mount("/data")), path="/data/app.db"))
+    assert "empty volume is put" not in reviews.warned(pod(container(), path="/dta/app.db"))
 
 
 @pytest.mark.timeout(100)

@@ -69,7 +69,7 @@ def own_replica_each(key: tuple[str, str], workload: Mapping[str, Any], path: st
     The webhook injects each Pod when it is made; a manifest has but one template for all.
     """
     spec = workload.get("spec") or {}
-    many = key[1] == "StatefulSet" and _number(spec.get("replicas")) != 1 and ("{pod}" in path or "{workload}" in path)
+    many = key[1] == "StatefulSet" and _number(spec.get("replicas")) > 1 and ("{pod}" in path or "{workload}" in path)
     if many or (key[1] == "DaemonSet" and "{node}" in path):
         return Violation(
             "replica-path",

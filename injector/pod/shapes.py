@@ -39,7 +39,9 @@ class SecurityContext(TypedDict, total=False):
 
     runAsUser: Integer | None
     runAsGroup: Integer | None
+    runAsNonRoot: bool | None
     seLinuxOptions: dict[str, Any] | None
+    windowsOptions: dict[str, Any] | None
 
 
 class VolumeMount(TypedDict):
@@ -72,6 +74,7 @@ class Container(TypedDict):
     name: str
     image: NotRequired[str | None]
     command: NotRequired[list[str] | None]
+    args: NotRequired[list[str] | None]
     workingDir: NotRequired[str | None]
     restartPolicy: NotRequired[str | None]
     env: NotRequired[list[EnvVar] | None]
@@ -154,6 +157,7 @@ class PodSpec(TypedDict):
     terminationGracePeriodSeconds: NotRequired[Integer | None]
     affinity: NotRequired[Affinity | None]
     os: NotRequired[PodOS | None]
+    nodeSelector: NotRequired[dict[str, Any] | None]
 
 
 class Pod(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -27,6 +28,11 @@ IDENTITY_VARIABLES = (
     "AWS_STS_REGIONAL_ENDPOINTS",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
+# What images that start as root take the user from whom they drop to: linuxserver.io and its kin, Gitea, sameersbn's.
+DROPS: dict[str, tuple[str, ...]] = {
+    "runAsUser": ("PUID", "USER_UID", "USERMAP_UID", "UID"),
+    "runAsGroup": ("PGID", "USER_GID", "USERMAP_GID", "GID"),
+}
 TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -56,7 +62,8 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
                 "is needed, as all containers of the Pod are known proxies: write the name of the one that uses the "
                 "databases",
             )
-        return found
+        # A container without the volume that a database lies on has nothing to do with it.
+        return [item for item in found if volumes.holds(item, settings.path)] or found
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
     for name in settings.containers:
         if name not in by_name:
@@ -85,23 +92,83 @@ class _Id(NamedTuple):
 
 
 def user(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings: Findings) -> User:
-    """Whom Litestream runs as: any other user than the application's breaks the one or the other."""
+    """Whom Litestream runs as: any other user than the database's owner breaks the one or the other."""
     contexts = {target["name"]: _context(target, spec) for target in targets}
+    drops = {target["name"]: _drops_to(target) for target in targets}
     selinux = [context["seLinuxOptions"] for context in contexts.values() if context.get("seLinuxOptions")]
     default = settings.options.default_run_as_user
+    for name, context in contexts.items():
+        _drop(name, context, drops[name], settings, findings)
     uid = _same(_Id("run-as-user", "runAsUser", settings.run_as_user, default), contexts, settings, findings)
     gid = _same(_Id("run-as-group", "runAsGroup", settings.run_as_group), contexts, settings, findings)
-    if uid is None and contexts and not settings.broken & {"run-as-user", "containers"}:
-        unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
-        if unknown and default is None:
-            findings.deny(
-                "run-as-user",
-                None,
-                f"is needed: Litestream must run as the application's user, and container {unknown[0]} names "
-                'none: write the uid that its image runs as, such as "1000", or set '
-                "securityContext.runAsUser",
-            )
+    unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
+    if uid is None and unknown and not settings.broken & {"run-as-user", "containers"} and default is None:
+        findings.deny(
+            "run-as-user",
+            None,
+            "is needed: Litestream must run as the user that owns the database file, and container "
+            f'{unknown[0]} names none: write its uid, such as "1000", or set securityContext.runAsUser; '
+            f"`kubectl exec … -c {unknown[0]} -- stat -c %u {_first(settings)}` tells it where the application runs",
+        )
+    if uid == 0:
+        _check_root(contexts, settings, findings)
     return User(uid or 0, gid, selinux[0] if selinux else None)
+
+
+def _first(settings: Settings) -> str:
+    return next((path for path in settings.path if re.fullmatch(r"[A-Za-z0-9._/-]+", path)), "PATH")
+
+
+def _drops_to(target: Container) -> dict[str, tuple[str, int]]:
+    """The uid and gid that an image which starts as root drops to: by each field, the variable and its number."""
+    environment = {entry["name"]: entry.get("value") or "" for entry in target.get("env") or []}
+    found: dict[str, tuple[str, int]] = {}
+    for field, names in DROPS.items():
+        for name in names:
+            if re.fullmatch(r"[0-9]{1,9}", number := environment.get(name, "")) and field not in found:
+                found[field] = (name, int(number))
+    return found
+
+
+def _drop(
+    name: str, context: SecurityContext, drops: Mapping[str, tuple[str, int]], settings: Settings, findings: Findings
+) -> None:
+    """Puts in a container's context what its image drops to, where its securityContext says 0 or nothing."""
+    if context["runAsUser"] or "runAsUser" not in drops:
+        return
+    variable, uid = drops["runAsUser"]
+    if settings.run_as_user == 0 and uid != 0:
+        findings.deny(
+            "run-as-user",
+            "0",
+            f"container {name} starts as root and drops to the user that {variable} names, who owns the database: "
+            f'write "{uid}"',
+        )
+        return
+    context["runAsUser"] = uid
+    if "runAsGroup" in drops and not context["runAsGroup"]:
+        context["runAsGroup"] = drops["runAsGroup"][1]
+    if settings.run_as_user is None:
+        findings.warn(
+            f"Litestream runs as user {uid}, to which container {name} drops by its {variable}; if another user owns "
+            f"the database, write {findings.key('run-as-user')}"
+        )
+
+
+def _check_root(contexts: Mapping[str, SecurityContext], settings: Settings, findings: Findings) -> None:
+    strict = [name for name, context in contexts.items() if context.get("runAsNonRoot")]
+    if strict:
+        findings.deny(
+            "run-as-user",
+            "0" if settings.run_as_user == 0 else None,
+            f"is root, and container {strict[0]} has runAsNonRoot: true, so the kubelet would not start it: write "
+            'the uid of the user that owns the database file, such as "1000"',
+        )
+    elif "run-as-user" not in settings.broken:
+        findings.warn(
+            "Litestream runs as root, without capabilities: if the application starts as root and drops to another "
+            f"user, nothing is replicated; write that user's id in {findings.key('run-as-user')} then"
+        )
 
 
 def _context(target: Container, spec: PodSpec) -> SecurityContext:
@@ -112,9 +179,11 @@ def _context(target: Container, spec: PodSpec) -> SecurityContext:
         own = of_container.get(field)
         return of_pod.get(field) if own is None else own
 
+    strict = of_container.get("runAsNonRoot")
     return {
         "runAsUser": effective("runAsUser"),
         "runAsGroup": effective("runAsGroup"),
+        "runAsNonRoot": of_pod.get("runAsNonRoot") if strict is None else strict,
         "seLinuxOptions": of_container.get("seLinuxOptions") or of_pod.get("seLinuxOptions"),
     }
 
@@ -151,7 +220,8 @@ def _same(wanted: _Id, contexts: Mapping[str, SecurityContext], settings: Settin
 def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> None:
     """What of the Pod itself stands in the way."""
     settings, storage, main = plan.settings, plan.storage, spec["containers"]
-    if (spec.get("os") or {}).get("name") == "windows":
+    _check_other_litestream(spec, settings, findings)
+    if _is_windows(spec):
         findings.deny(
             "inject",
             "true",
@@ -190,6 +260,42 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
                     f"is taken by container {item['name']}: write another, such as "
                     f"{_free_port(settings.metrics_port, ports)}",
                 )
+
+
+def _is_windows(spec: PodSpec) -> bool:
+    selected = (spec.get("nodeSelector") or {}).get("kubernetes.io/os") == "windows"
+    options = [(spec.get("securityContext") or {}).get("windowsOptions")]
+    options += [(item.get("securityContext") or {}).get("windowsOptions") for item in spec["containers"]]
+    host = any((option or {}).get("hostProcess") for option in options)
+    return (spec.get("os") or {}).get("name") == "windows" or selected or host
+
+
+def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Findings) -> None:
+    """Two Litestreams on one file destroy their replicas: at least one of two could not be restored in 4 of 4 runs."""
+    if settings.single_writer == "off":
+        return
+    for item in [*(spec.get("initContainers") or []), *spec["containers"]]:
+        if item["name"].startswith(volumes.PREFIX) or not _replicates(item):
+            continue
+        right = (
+            f"container {item['name']} runs a Litestream of its own, and two on one database destroy its replicas: "
+            "take that container out; to go on with its replica, write its path in the bucket in "
+            f"{findings.key('replica-path')}"
+        )
+        if settings.single_writer == "warn":
+            findings.warn(right)
+        else:
+            findings.deny("single-writer", "enforce", right)
+
+
+def _replicates(item: Container) -> bool:
+    """Whether a container runs `litestream replicate`, alone (the image's own entrypoint) or around the application."""
+    command = [*(item.get("command") or []), *(item.get("args") or [])]
+    words = " ".join(command).split()
+    named = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0] == "litestream"
+    at = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "litestream"), None)
+    verb = words[at + 1 : at + 2] if at is not None else words[:1] if named else []
+    return verb == ["replicate"]
 
 
 def _check_image(plan: Plan, findings: Findings) -> None:

@@ -12,7 +12,7 @@ from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.errors import quoted
 from injector.pod.shapes import Container, EnvVar, Object, PodSpec, Volume, VolumeMount
-from injector.values import SIDE_FILES
+from injector.values import SIDE_FILES, system_directory
 
 Mounted = tuple[Container, dict[str, VolumeMount]]
 
@@ -21,6 +21,18 @@ CONFIG_VOLUME = "litestream-hook-config"
 CONFIG_DIRECTORY = "/etc/litestream"
 STORAGE_VOLUME = "litestream-hook-storage"
 READ_ONLY_SOURCES = ("configMap", "secret", "downwardAPI", "projected", "image")
+NETWORK_SOURCES = ("nfs", "azureFile", "cephfs", "glusterfs")
+NETWORK_DRIVERS = (
+    "azurefile.csi.azure.com",
+    "cephfs.csi.ceph.com",
+    "efs.csi.aws.com",
+    "file.csi.azure.com",
+    "filestore.csi.storage.gke.io",
+    "fsx.csi.aws.com",
+    "nfs.csi.k8s.io",
+    "rook-ceph.cephfs.csi.ceph.com",
+    "smb.csi.k8s.io",
+)
 FLEETING_SOURCES = ("csi", "emptyDir", "ephemeral")
 # Where images keep an application's own files: an empty volume there would hide them.
 APPLICATION_DIRECTORIES = (
@@ -93,9 +105,18 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
             mount = search.reuse(database, found)
         else:
             directory = database.rpartition("/")[0]
+            if (system := system_directory(directory)) is not None:
+                findings.deny(
+                    "path",
+                    database,
+                    f"lies in the system directory {system}, where a new volume would hide the image's files: mount a "
+                    "volume of your own there, or write a path such as /data/app.db",
+                )
+                continue
             if directory not in new:
                 new[directory] = _new_mount(directory, len(new))
                 _warn_of_hidden_files(directory, targets, findings)
+                _warn_of_other_volumes(database, targets, volumes, findings)
             mount = new[directory]
             if settings.restore == "off":
                 _deny_off(database, "is on a new, empty volume", findings)
@@ -159,6 +180,11 @@ class _Search:
             _deny_off(database, f"is on the {source} volume {mount['name']}", self.findings)
         if source is None:
             self.storage.lasting.add(database)
+        if (network := _network(self.volumes.get(mount["name"], {}))) is not None:
+            self.findings.warn(
+                f"{self.findings.key('path')}: {quoted(database)} is on volume {mount['name']} ({network}), and "
+                "SQLite's WAL does not work over a network file system: use a block device, or leave the volume out"
+            )
         below, expression = mount.get("subPath"), mount.get("subPathExpr")
         if expression:
             self._copy_environment(database, expression, container)
@@ -186,6 +212,12 @@ class _Search:
                     "database, and Litestream can have only one of them: give the variables different names",
                 )
         self.storage.environment = [*known.values()]
+
+
+def holds(container: Container, databases: Iterable[str]) -> bool:
+    """Whether a container mounts a volume of the application's that a database lies in."""
+    mounted = _mounts_by_path([container])
+    return any(next(_application_mounts(database, mounted), None) is not None for database in databases)
 
 
 def _new_mount(directory: str, number: int) -> VolumeMount:
@@ -237,6 +269,15 @@ def _side_files(database: str) -> list[str]:
     return [database + side for side in SIDE_FILES]
 
 
+def _network(volume: Mapping[str, object]) -> str | None:
+    """The kind of a volume on a network file system; a claim does not tell."""
+    csi = volume.get("csi")
+    driver = str(csi.get("driver")) if isinstance(csi, dict) else ""
+    return next((kind for kind in NETWORK_SOURCES if volume.get(kind) is not None), None) or (
+        driver if driver in NETWORK_DRIVERS else None
+    )
+
+
 def _fleeting(volume: Mapping[str, object]) -> str | None:
     """The kind of a volume that ends with its Pod; one without any source is an emptyDir by default."""
     kinds = [kind for kind, source in volume.items() if source is not None and kind != "name"]
@@ -282,6 +323,30 @@ def _variables(expression: str, container: Container) -> tuple[list[EnvVar], lis
 
 def _referred(text: str) -> list[str]:
     return [name for name in _VARIABLE.findall(text) if name]
+
+
+def _warn_of_other_volumes(
+    database: str, targets: Sequence[Container], volumes: Mapping[str, Volume], findings: Findings
+) -> None:
+    """A database beside the volumes that the application mounts is often a typo, which nothing else would tell."""
+    for target in targets:
+        places = [
+            mount["mountPath"]
+            for mount in target.get("volumeMounts") or []
+            if not mount["name"].startswith(PREFIX) and _keeps_data(mount, volumes.get(mount["name"], {}))
+        ]
+        if places:
+            findings.warn(
+                f"{findings.key('path')}: {quoted(database)} is on none of the volumes of container {target['name']}: "
+                f"an empty volume is put at {database.rpartition('/')[0]}; its volumes are at "
+                f"{', '.join(places)[:200]}: if the database is there, write its path"
+            )
+            return
+
+
+def _keeps_data(mount: VolumeMount, volume: Mapping[str, object]) -> bool:
+    memory = volume.get("emptyDir")
+    return _writable(mount, volume) and not (isinstance(memory, dict) and memory.get("medium") == "Memory")
 
 
 def _warn_of_hidden_files(directory: str, targets: Sequence[Container], findings: Findings) -> None:

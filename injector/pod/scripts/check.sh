@@ -53,6 +53,7 @@ for database do
     continue
   fi
   position=$({
+    # shellcheck disable=SC2012 # names of another form are left out
     ls "$metadata/ltx/0" 2> /dev/null | sed -n 's/^[0-9a-f]\{16\}-\([0-9a-f]\{16\}\)\.ltx$/\1/p'
     noted "$metadata/restored-txid"
   } | sort | tail -n 1)
