@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from injector import __version__, manifests, options
 from injector.admission import review
-from injector.admission.verdict import Question, judge, namespace_of
+from injector.admission.verdict import Question, Verdict, asked_for, judge, namespace_of, overlooked
 from injector.annotations.table import group as group_of
 from injector.annotations.table import table
-from injector.errors import BadReview, InvalidOptions, quoted
+from injector.errors import BadReview, InvalidOptions, Violation, quoted
 from injector.manifests import Document
 from injector.options import Options
 from injector.pod.patch import Operation, diff
@@ -85,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("files", nargs="*", metavar="FILE", help="manifests, YAML or JSON; - or none: standard input")
-    command.add_argument(
-        "-n", "--namespace", default="default", help="namespace of objects that name none (default: %(default)s)"
-    )
+    command.add_argument("-n", "--namespace", default="", help="namespace of objects that name none")
     options.add_flags(command, CORE_OPTIONS)
 
 
@@ -134,7 +132,7 @@ def _run_review(parsed: argparse.Namespace, chosen: Options) -> int:
     found = _first_object(parsed.files)
     if found is None:
         return UNREADABLE
-    namespace = namespace_of(found[1], parsed.namespace)
+    namespace = namespace_of(found[1], parsed.namespace or "default")
     print(json.dumps(review.sent(found[1], namespace), indent=2, ensure_ascii=False))
     return 0
 
@@ -182,7 +180,19 @@ def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:
     ]
     for finding in found:
         print(finding)
+    objects = [each for _, documents in read for document in documents for _, each in _objects(document.value)]
+    annotated = sum(bool(asked_for(each, chosen)) for each in objects)
+    risks = sum(finding.risk for finding in found)
+    print(
+        f"{_count(len(read), 'file')}, {_count(len(objects), 'object')}, {annotated} with our annotations: "
+        f"{_count(len(found) - risks, 'mistake')}, {_count(risks, 'risk')}",
+        file=sys.stderr,
+    )
     return FOUND if found else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _read_all(files: Sequence[str]) -> list[tuple[str, list[Document]]] | None:
@@ -207,7 +217,7 @@ def examine(file: str, document: Document, namespace: str, chosen: Options, *, i
     Args:
         file: name of the manifest, for messages.
         document: of the manifest.
-        namespace: of objects that name none.
+        namespace: of objects that name none; empty: it is not known.
         chosen: the operator's options.
         injecting: whether the patch is wanted, which one template for several replicas can't have.
     """
@@ -215,14 +225,25 @@ def examine(file: str, document: Document, namespace: str, chosen: Options, *, i
     findings: list[Finding] = []
     for path, found in _objects(document.value):
         key = (str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind")))
-        verdict = judge(Question(key, "CREATE", found, namespace_of(found, namespace)), chosen)
-        only_webhook = [verdict.only_webhook] if injecting and verdict.only_webhook else []
-        where = f"{file}: document {document.number}{_place(path)} ({_title(found, namespace)})"
-        findings += [Finding(where, str(violation)) for violation in [*verdict.violations, *only_webhook]]
+        verdict = judge(Question(key, "CREATE", found, namespace_of(found, namespace or "default")), chosen)
+        wrong = [*verdict.violations, *overlooked(found, chosen)]
+        if injecting:
+            wrong += [*_unplaced(found, namespace, verdict), *([verdict.only_webhook] if verdict.only_webhook else [])]
+        where = f"{file}: document {document.number}{_place(path)} ({_title(found, namespace or 'default')})"
+        findings += [Finding(where, str(violation)) for violation in wrong]
         findings += [Finding(where, warning, risk=True) for warning in verdict.warnings]
-        if not only_webhook:
+        if not wrong:
             operations += [{**each, "path": path + each["path"]} for each in diff(found, verdict.after)]
     return Result(operations, findings)
+
+
+def _unplaced(found: Mapping[str, Any], namespace: str, verdict: Verdict) -> list[Violation]:
+    """Why an object can't be injected before its namespace is known: in two of them it would share one replica."""
+    injection = verdict.injection
+    if injection is None or "{namespace}" not in injection.settings.replica_path or namespace_of(found, namespace):
+        return []
+    why = "is needed, as it is a part of the replica's path: write it, or --namespace NAME"
+    return [Violation("metadata.namespace", None, why)]
 
 
 def _place(path: str) -> str:

@@ -65,7 +65,7 @@ def _pod_of(obj: Object) -> Object:
 def _by_command_line(path: Path) -> tuple[int, list[Object]]:
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(io.StringIO()):
-        code = cli.main(["inject", str(path)])
+        code = cli.main(["inject", "--namespace", "default", str(path)])
     return code, [document for document in yaml.safe_load_all(output.getvalue()) if document]
 
 

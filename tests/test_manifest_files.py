@@ -56,7 +56,7 @@ def run(command: str, *arguments: str, text: str | None = None) -> subprocess.Co
 
 def test_comments_order_and_other_documents_stay_as_they_were() -> None:
     text = f"{OTHER}---\n{POD}--- # the last\n{OTHER}"
-    done = run("inject", text=text)
+    done = run("inject", "--namespace", "default", text=text)
     assert (done.returncode, done.stderr) == (0, "")
     parts = done.stdout.split("---")
     assert (parts[0], parts[2]) == (OTHER, f" # the last\n{OTHER}")
@@ -66,15 +66,15 @@ def test_comments_order_and_other_documents_stay_as_they_were() -> None:
 
 
 def test_injecting_what_was_injected_changes_no_byte() -> None:
-    once = run("inject", text=POD).stdout
-    assert run("inject", text=once).stdout == once
+    once = run("inject", "--namespace", "default", text=POD).stdout
+    assert run("inject", "--namespace", "default", text=once).stdout == once
 
 
 def test_crlf_a_byte_order_mark_and_json_are_read() -> None:
-    assert "litestream-hook-init" in run("inject", text=POD.replace("\n", "\r\n")).stdout
-    assert "litestream-hook-init" in run("inject", text="\ufeff" + POD).stdout
-    done = run("inject", text=json.dumps(yaml.safe_load(POD), indent="\t"))
-    assert yaml.safe_load(done.stdout) == yaml.safe_load(run("inject", text=POD).stdout)
+    assert "litestream-hook-init" in run("inject", "--namespace", "default", text=POD.replace("\n", "\r\n")).stdout
+    assert "litestream-hook-init" in run("inject", "--namespace", "default", text="\ufeff" + POD).stdout
+    done = run("inject", "--namespace", "default", text=json.dumps(yaml.safe_load(POD), indent="\t"))
+    assert yaml.safe_load(done.stdout) == yaml.safe_load(run("inject", "--namespace", "default", text=POD).stdout)
 
 
 def test_a_document_whose_anchors_stand_for_several_places_means_the_same_afterwards() -> None:
@@ -82,7 +82,7 @@ def test_a_document_whose_anchors_stand_for_several_places_means_the_same_afterw
         '    - name: app\n      image: "app:1"\n      env:\n',
         '    - &one\n      name: app\n      image: "app:1"\n      volumeMounts: &mounts []\n      env: &env\n',
     ).replace("  # the end\n", '    - {name: two, image: "1e3", volumeMounts: *mounts, env: *env, workingDir: "y"}\n')
-    done = run("inject", text=text)
+    done = run("inject", "--namespace", "default", text=text)
     assert done.returncode == 0, done.stderr
     (app, two) = yaml.safe_load(done.stdout)["spec"]["containers"]
     assert len(app["volumeMounts"]) == len(two["volumeMounts"]) == 1
@@ -95,9 +95,9 @@ def test_a_document_whose_anchors_stand_for_several_places_means_the_same_afterw
 def test_every_item_of_lists_is_injected_and_named() -> None:
     items = [yaml.safe_load(OTHER), yaml.safe_load(POD)]
     text = yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": items})
-    injected = yaml.safe_load(run("inject", text=text).stdout)["items"]
+    injected = yaml.safe_load(run("inject", "--namespace", "default", text=text).stdout)["items"]
     assert injected[0] == items[0]
-    assert injected[1] == yaml.safe_load(run("inject", text=POD).stdout)
+    assert injected[1] == yaml.safe_load(run("inject", "--namespace", "default", text=POD).stdout)
     checked = run("check", text=text.replace("runAsUser: 1000", "runAsGroup: 1000"))
     assert checked.returncode == 1
     assert checked.stdout.startswith("standard input: document 1, items[1] (Pod default/web): ")
@@ -108,7 +108,7 @@ def test_nothing_is_printed_when_anything_is_wrong(tmp_path: Path) -> None:
     good.write_text(POD)
     wrong = POD.replace("other: 'yes'", f"{GROUP}/bucket: 'My'")
     bad.write_text(f"{OTHER}---\n{wrong}")
-    done = run("inject", str(good), str(bad))
+    done = run("inject", "--namespace", "default", str(good), str(bad))
     assert (done.returncode, done.stdout) == (1, "")
     assert f'{bad}: document 2 (Pod default/web): {GROUP}/bucket: "My"' in done.stderr
 
@@ -150,7 +150,9 @@ def test_an_unquoted_boolean_is_told_how_to_be_written() -> None:
 
 def test_the_namespace_decides_the_path_and_the_object_s_own_comes_first() -> None:
     def path(text: str) -> str:
-        status = yaml.safe_load(run("inject", "-n", "shop", text=text).stdout)["metadata"]["annotations"]
+        status = yaml.safe_load(run("inject", "--namespace", "default", "-n", "shop", text=text).stdout)["metadata"][
+            "annotations"
+        ]
         databases: dict[str, str] = json.loads(status[f"{GROUP}/status"])["databases"]
         return databases["/mnt/litestream.db"]
 

@@ -241,3 +241,35 @@ def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
     obj = pod({"runAsUser": 1000})
     obj["spec"] |= spec
     assert "inject" in reviews.denied(obj)
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        ({"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}}, "spec.resources.limits.memory"),
+        ({"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}, "spec.resources.requests.cpu"),
+        ({"requests": {"memory": "60Mi"}, "limits": {"memory": "1Gi"}}, "spec.resources.requests.memory"),
+    ],
+    ids=range(3),
+)
+def test_resources_of_the_whole_pod_that_litestream_does_not_fit_into_are_told(resources: Object, field: str) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "90m"}}
+    obj["spec"]["resources"] = resources
+    assert fields(obj) == [field]
+
+
+def test_resources_of_the_whole_pod_that_litestream_fits_into_are_fine() -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["resources"] = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+    assert fields(obj) == []
+    assert reviews.injected(reviews.injected(obj)) == reviews.injected(obj)
+
+
+def test_a_moment_for_a_database_on_a_lasting_volume_is_warned_of() -> None:
+    obj = pod({"runAsUser": 1000}, path="/data/app.db", restore_from="old/{database}")
+    obj["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    assert "is on its volume already, the Pod waits" in reviews.warned(obj)
+    obj["metadata"]["annotations"][f"{GROUP}/local-database"] = "replace"
+    assert "the Pod waits" not in reviews.warned(obj)

@@ -26,7 +26,7 @@ def said(obj: Object, command: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     """Exit code, standard output and what is said of the object, without where it stands."""
     file = tmp_path / "object.yaml"
     file.write_text(yaml.safe_dump(obj, sort_keys=False))
-    code = cli.main([command, str(file)])
+    code = cli.main([command, "--namespace", "default", str(file)])
     captured = capsys.readouterr()
     findings = captured.out if command == "check" else captured.err
     return code, captured.out, findings.replace(f"{file}: document 1 ", "")

@@ -63,6 +63,9 @@ def init(plan: Plan) -> InjectedContainer:
             {"name": "LITESTREAM_LASTING", "value": "\n".join(checked)},
             {"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"},
         ]
+        if settings.restore_from is not None:
+            moment = f"{settings.restore_from} at {settings.restore_timestamp or 'its newest'}"
+            environment.append({"name": "LITESTREAM_MOMENT", "value": moment})
     else:
         container["env"] = [*plan.storage.environment]
         container["resources"] = _small(settings, "16Mi", "32Mi")

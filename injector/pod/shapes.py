@@ -78,6 +78,7 @@ class Container(TypedDict):
     workingDir: NotRequired[str | None]
     restartPolicy: NotRequired[str | None]
     env: NotRequired[list[EnvVar] | None]
+    resources: NotRequired[Object | None]
     ports: NotRequired[list[ContainerPort] | None]
     volumeMounts: NotRequired[list[VolumeMount] | None]
     securityContext: NotRequired[SecurityContext | None]
@@ -158,6 +159,7 @@ class PodSpec(TypedDict):
     affinity: NotRequired[Affinity | None]
     os: NotRequired[PodOS | None]
     nodeSelector: NotRequired[dict[str, Any] | None]
+    resources: NotRequired[Object | None]
 
 
 class Pod(TypedDict):

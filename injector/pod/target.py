@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.annotations.table import similar
+from injector.errors import Violation
 from injector.pod import containers, litestream, volumes
 from injector.pod.plan import Credentials, Plan, User
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, PodSpec, SecurityContext, VolumeMount
-from injector.values import LITESTREAM_IMAGE
+from injector.values import LITESTREAM_IMAGE, Quantity, quantity
 
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
@@ -242,6 +243,13 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
             f"this image can't determine whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older "
             f"than its replica, and an older one would overwrite it: use {LITESTREAM_IMAGE}"
         )
+    if settings.restore_from is not None and storage.lasting and settings.local_database is None:
+        findings.warn(
+            f"{findings.key('restore-from')}: where {', '.join(sorted(storage.lasting))[:200]} is on its volume "
+            f'already, the Pod waits: write {findings.key("local-database")} "replace" to move it aside and restore, '
+            'once, or "keep" to go on with it'
+        )
+    _check_resources(spec, plan, findings)
     proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
     names = set(plan.target_names)
     for name in proxies:
@@ -260,6 +268,52 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
                     f"is taken by container {item['name']}: write another, such as "
                     f"{_free_port(settings.metrics_port, ports)}",
                 )
+
+
+def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
+    """Resources of the Pod as a whole hold for all its containers (core/v1 PodSpec.resources): ours have to fit in."""
+    whole = spec.get("resources") or {}
+    settings = plan.settings
+    requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
+    limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit}
+    running = [
+        *spec["containers"],
+        *(i for i in spec.get("initContainers") or [] if i.get("restartPolicy") == "Always"),
+    ]
+    others = [item for item in running if not item["name"].startswith(volumes.PREFIX)]
+    for resource in ("cpu", "memory"):
+        most = _quantity(whole.get("requests"), resource)
+        own = requests[resource]
+        if most is not None:
+            asked = [_quantity((item.get("resources") or {}).get("requests"), resource) for item in others]
+            needed = sum((each.amount for each in asked if each is not None), own.amount)
+            if needed > most.amount:
+                findings.violations.append(
+                    Violation(
+                        f"spec.resources.requests.{resource}",
+                        most.text,
+                        f"is less than the Pod's containers ask for together with Litestream ({own.text}): write more, "
+                        f"or a smaller {findings.key(f'{resource}-request')}",
+                    )
+                )
+        limit, mine = _quantity(whole.get("limits"), resource), limits[resource]
+        if limit is not None and mine is not None and mine.amount > limit.amount:
+            findings.violations.append(
+                Violation(
+                    f"spec.resources.limits.{resource}",
+                    limit.text,
+                    f"is less than Litestream's limit ({mine.text}): write more, or a smaller "
+                    f"{findings.key(f'{resource}-limit')}",
+                )
+            )
+
+
+def _quantity(amounts: object, resource: str) -> Quantity | None:
+    text = amounts.get(resource) if isinstance(amounts, dict) else None
+    try:
+        return None if text is None else quantity(str(text))
+    except ValueError:
+        return None
 
 
 def _is_windows(spec: PodSpec) -> bool:

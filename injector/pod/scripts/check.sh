@@ -38,6 +38,15 @@ note_restored() {
   rm -rf "$metadata/restored-txid" "$metadata/restored-txid.new"
   printf '%s\n' "${remote:-0000000000000000}" > "$metadata/restored-txid.new"
   mv "$metadata/restored-txid.new" "$metadata/restored-txid"
+  rm -rf "$metadata/restored-from"
+  printf '%s\n' "${LITESTREAM_MOMENT-}" > "$metadata/restored-from"
+}
+
+# Whether restore-from has had its turn here: a moment is restored once, however often the Pod starts before its own
+# replica has a backup.
+had_its_turn() {
+  [ -f "$metadata/restored-from" ] && [ ! -L "$metadata/restored-from" ] &&
+    [ "$(head -c 4096 "$metadata/restored-from")" = "$LITESTREAM_MOMENT" ]
 }
 
 blocked=0
@@ -64,6 +73,8 @@ for database do
     why="is not an SQLite database"
   elif cut_off "$database"; then
     why="is cut off: it is shorter than its header says"
+  elif [ -z "$remote" ] && [ -n "${LITESTREAM_MOMENT-}" ] && ! had_its_turn; then
+    why="is there already, and restore-from ($LITESTREAM_MOMENT) restores only what is missing"
   elif [ -z "$remote" ]; then
     say "$database has no replica yet"
   elif [ -z "$position" ]; then
