@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from injector import GROUP, options
+from injector.pod import target
 from tests import reviews
 
 Object = dict[str, Any]
@@ -241,3 +242,11 @@ def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
     obj = pod({"runAsUser": 1000})
     obj["spec"] |= spec
     assert "inject" in reviews.denied(obj)
+
+
+def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(target, "similar", lambda word, _: looks.append(word) or "")
+    names = ",".join(f"unknown-{number}" for number in range(500))
+    assert not reviews.response(reviews.pod(containers=names))["allowed"]
+    assert len(looks) == target.MOST_MEANT
