@@ -246,7 +246,23 @@ def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
 
 def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
-    monkeypatch.setattr(target, "similar", lambda word, _: looks.append(word) or "")
+
+    def look(word: str, _: list[str]) -> str:
+        looks.append(word)
+        return ""
+
+    monkeypatch.setattr(target, "similar", look)
     names = ",".join(f"unknown-{number}" for number in range(500))
     assert not reviews.response(reviews.pod(containers=names))["allowed"]
     assert len(looks) == target.MOST_MEANT
+
+
+@pytest.mark.parametrize("seconds", [-1, 2**30 + 1, 3_000_000_000])
+def test_a_grace_period_that_a_second_call_would_not_believe_is_denied_at_the_first(seconds: int) -> None:
+    obj = reviews.pod({"terminationGracePeriodSeconds": seconds})
+    assert "write seconds from 0" in reviews.denied(obj)["spec.terminationGracePeriodSeconds"]
+
+
+def test_the_longest_grace_period_is_injected_and_injected_again() -> None:
+    once = reviews.injected(reviews.pod({"terminationGracePeriodSeconds": target.LONGEST_GRACE_SECONDS}))
+    assert reviews.injected(once) == once

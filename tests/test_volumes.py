@@ -375,7 +375,12 @@ def test_variables_of_all_databases_together_are_followed_up_to_a_limit(monkeypa
     """500 databases that each lead through one long chain of variables."""
     looks: list[str] = []
     referred = volumes._referred
-    monkeypatch.setattr(volumes, "_referred", lambda text: looks.append(text) or referred(text))
+
+    def look(text: str) -> list[str]:
+        looks.append(text)
+        return referred(text)
+
+    monkeypatch.setattr(volumes, "_referred", look)
     env = [{"name": f"V{number}", "value": f"$(V{number - 1})"} for number in range(1, 2000)]
     env.insert(0, {"name": "V0", "value": "x"})
     mounts = [mount(f"/d{number}", subPathExpr=f"$(V1999)/{number}") for number in range(500)]

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.annotations.table import similar
+from injector.errors import Violation
 from injector.pod import containers, litestream, volumes
 from injector.pod.plan import Credentials, Plan, User
 from injector.pod.replica import Identity
@@ -16,6 +17,7 @@ from injector.pod.shapes import Container, PodSpec, SecurityContext, VolumeMount
 from injector.values import LITESTREAM_IMAGE
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
+LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
 IDENTITY_VARIABLES = (
@@ -238,6 +240,14 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
                 "grace period) after the Pod is told to end, and rows written later are lost; "
                 '"native" stops after the application'
             )
+    if not 0 <= plan.grace <= LONGEST_GRACE_SECONDS:
+        findings.violations.append(
+            Violation(
+                "spec.terminationGracePeriodSeconds",
+                str(plan.grace),
+                f"is no time that a Pod can have to end: write seconds from 0 to {LONGEST_GRACE_SECONDS}, such as 30",
+            )
+        )
     _check_image(plan, findings)
     if storage.lasting and settings.restore != "off" and not litestream.can_list(settings):
         findings.warn(
