@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from injector import GROUP, options
+from injector.pod import target
 from tests import reviews
 
 Object = dict[str, Any]
@@ -273,3 +274,27 @@ def test_a_moment_for_a_database_on_a_lasting_volume_is_warned_of() -> None:
     assert "is on its volume already, the Pod waits" in reviews.warned(obj)
     obj["metadata"]["annotations"][f"{GROUP}/local-database"] = "replace"
     assert "the Pod waits" not in reviews.warned(obj)
+
+
+def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def look(word: str, _: list[str]) -> str:
+        looks.append(word)
+        return ""
+
+    monkeypatch.setattr(target, "similar", look)
+    names = ",".join(f"unknown-{number}" for number in range(500))
+    assert not reviews.response(reviews.pod(containers=names))["allowed"]
+    assert len(looks) == target.MOST_MEANT
+
+
+@pytest.mark.parametrize("seconds", [-1, 2**30 + 1, 3_000_000_000])
+def test_a_grace_period_that_a_second_call_would_not_believe_is_denied_at_the_first(seconds: int) -> None:
+    obj = reviews.pod({"terminationGracePeriodSeconds": seconds})
+    assert "write seconds from 0" in reviews.denied(obj)["spec.terminationGracePeriodSeconds"]
+
+
+def test_the_longest_grace_period_is_injected_and_injected_again() -> None:
+    once = reviews.injected(reviews.pod({"terminationGracePeriodSeconds": target.LONGEST_GRACE_SECONDS}))
+    assert reviews.injected(once) == once

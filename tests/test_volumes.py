@@ -369,3 +369,22 @@ def test_a_small_request_can_not_become_a_pod_of_millions_of_mounts() -> None:
     many = [{"name": f"c{number}", "image": "x"} for number in range(20_000)]
     assert "are too many" in reviews.denied(reviews.pod({"containers": many}, path=path))["containers"]
     assert reviews.response(reviews.pod({"containers": many}, path=path, containers="c0"))["allowed"]
+
+
+def test_variables_of_all_databases_together_are_followed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 databases that each lead through one long chain of variables."""
+    looks: list[str] = []
+    referred = volumes._referred
+
+    def look(text: str) -> list[str]:
+        looks.append(text)
+        return referred(text)
+
+    monkeypatch.setattr(volumes, "_referred", look)
+    env = [{"name": f"V{number}", "value": f"$(V{number - 1})"} for number in range(1, 2000)]
+    env.insert(0, {"name": "V0", "value": "x"})
+    mounts = [mount(f"/d{number}", subPathExpr=f"$(V1999)/{number}") for number in range(500)]
+    paths = ",".join(f"/d{number}/a.db" for number in range(500))
+    obj = pod(container(*mounts, env=env), path=paths)
+    assert "too many variables" in reviews.denied(obj)["path"]
+    assert len(looks) <= volumes.MOST_VARIABLES + 2 * 500

@@ -285,3 +285,9 @@ def test_a_dry_run_is_told_to_the_guard() -> None:
     guard = Answering(Claim())
     assert guarded(guard, reviews.pod(), dryRun=True)[0]["allowed"]
     assert [dry_run for _, dry_run in guard.asked] == [True]
+
+
+def test_a_body_of_more_than_seven_mebibytes_is_refused() -> None:
+    body = b" " * (7 * 2**20 + 1)
+    assert asyncio.run(webhook.answer("POST", "/mutate", body, reviews.DEFAULTS)).status == 413
+    assert asyncio.run(webhook.answer("POST", "/mutate", body[:-1], reviews.DEFAULTS)).status == 400

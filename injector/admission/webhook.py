@@ -3,7 +3,7 @@
 HTTP  what comes                                                 outcome      answer
 404   another path than / and /mutate                            bad-request  one sentence
 405   not POST                                                   bad-request  one sentence
-413   larger than 8 MiB                                          bad-request  one sentence
+413   larger than 7 MiB                                          bad-request  one sentence
 400   not JSON, no AdmissionReview of admission.k8s.io/v1, no uid bad-request one sentence
 200   what verdict.py finds none of our business                 unchanged    allowed
 200   a Pod that it injects                                      injected     allowed, JSON Patch, warnings
@@ -32,7 +32,7 @@ from injector.pod.claim import Claim, Refusal, laid
 from injector.pod.inject import Injection
 from injector.pod.patch import diff
 
-LARGEST_BODY = 8 * 1024 * 1024
+LARGEST_BODY = 7 * 1024 * 1024  # as controller-runtime: a stored object has at most 3 MiB, and an update sends two
 MOST_TOLD = 200  # violations in one answer: more than anyone has made by hand
 PATHS = ("", "/mutate")
 TEXT = "text/plain; charset=utf-8"

@@ -16,6 +16,8 @@ from injector.pod.replica import Identity
 from injector.pod.shapes import Container, PodSpec, SecurityContext, VolumeMount
 from injector.values import LITESTREAM_IMAGE, Quantity, quantity
 
+MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
+LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
 IDENTITY_VARIABLES = (
@@ -63,16 +65,19 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
                 "is needed, as all containers of the Pod are known proxies: write the name of the one that uses the "
                 "databases",
             )
+        if len(found) * len(settings.path) > volumes.MOST_USES:  # `volumes.plan` denies it
+            return found
         # A container without the volume that a database lies on has nothing to do with it.
         return [item for item in found if volumes.holds(item, settings.path)] or found
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
-    for name in settings.containers:
-        if name not in by_name:
-            findings.deny(
-                "containers",
-                ",".join(settings.containers),
-                f"the Pod has no container {name}{similar(name, known)}: write one or more of {', '.join(known)[:200]}",
-            )
+    choice = ", ".join(known)[:200]
+    for number, name in enumerate(name for name in settings.containers if name not in by_name):
+        meant = similar(name, known) if number < MOST_MEANT else ""
+        findings.deny(
+            "containers",
+            ",".join(settings.containers),
+            f"the Pod has no container {name}{meant}: write one or more of {choice}",
+        )
     if not settings.init_first and "init-first" not in settings.broken:
         for name in [item["name"] for item in init if item["name"] in settings.containers]:
             findings.deny(
@@ -237,6 +242,14 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
                 "grace period) after the Pod is told to end, and rows written later are lost; "
                 '"native" stops after the application'
             )
+    if not 0 <= plan.grace <= LONGEST_GRACE_SECONDS:
+        findings.violations.append(
+            Violation(
+                "spec.terminationGracePeriodSeconds",
+                str(plan.grace),
+                f"is no time that a Pod can have to end: write seconds from 0 to {LONGEST_GRACE_SECONDS}, such as 30",
+            )
+        )
     _check_image(plan, findings)
     if storage.lasting and settings.restore != "off" and not litestream.can_list(settings):
         findings.warn(

@@ -50,6 +50,7 @@ APPLICATION_DIRECTORIES = (
 )
 # Databases times containers: each may need a mount, and a small request must not become a large Pod.
 MOST_USES = 20_000
+MOST_VARIABLES = 50_000  # looked at for all `subPathExpr` of a Pod together, as one can refer to thousands
 _VARIABLE = re.compile(r"\$\$|\$\(([^()]*)\)")  # `$$` stands for a dollar sign
 
 
@@ -123,6 +124,9 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
         if mount is not None:
             storage.mounts[database] = mount
             storage.names.add(mount["name"])
+    storage.environment = [*search.copied.values()]
+    if len(search.looked_at) >= MOST_VARIABLES:
+        findings.deny("path", None, "leads to mounts whose subPathExpr refer to too many variables: use fewer")
     storage.target_mounts = outer_first(new.values())
     storage.volumes = [
         {"name": mount["name"], "emptyDir": {"sizeLimit": settings.storage.text}} for mount in new.values()
@@ -140,6 +144,9 @@ class _Search:
     settings: Settings
     findings: Findings
     storage: Storage
+    copied: dict[str, EnvVar] = field(default_factory=dict)
+    environments: dict[str, dict[str, tuple[int, EnvVar]]] = field(default_factory=dict)  # by container
+    looked_at: list[str] = field(default_factory=list)  # variables, each time
 
     def reuse(self, database: str, found: Sequence[tuple[Container, VolumeMount]]) -> VolumeMount | None:
         """Litestream's mount of what the application mounts for this database, or None and a violation."""
@@ -164,7 +171,7 @@ class _Search:
                 "read-only, but Litestream writes beside the database: mount it writable, or name another path",
             )
             return None
-        places = {_place(database, container, mount): (container, mount) for container, mount in writable}
+        places = {self._place(database, container, mount): (container, mount) for container, mount in writable}
         if len(places) > 1:
             (one, first), (other, second) = list(places.values())[:2]
             self.findings.deny(
@@ -194,7 +201,7 @@ class _Search:
 
     def _copy_environment(self, database: str, expression: str, container: Container) -> None:
         """Gives Litestream the variables that decide where a subPathExpr leads."""
-        variables, missing = _variables(expression, container)
+        variables, missing = self._variables(expression, container)
         where = f"container {container['name']} mounts it with subPathExpr {quoted(expression)}"
         for name in missing:
             self.findings.deny(
@@ -202,16 +209,44 @@ class _Search:
                 database,
                 f"{where}, whose variable {name} is not in its env (the webhook can't read envFrom): set it there",
             )
-        known = {entry["name"]: entry for entry in self.storage.environment}
         for entry in variables:
-            if known.setdefault(entry["name"], entry) != entry:
+            if self.copied.setdefault(entry["name"], entry) != entry:
                 self.findings.deny(
                     "path",
                     database,
                     f"{where}, whose variable {entry['name']} has another value than in the container of another "
                     "database, and Litestream can have only one of them: give the variables different names",
                 )
-        self.storage.environment = [*known.values()]
+
+    def _place(self, database: str, container: Container, mount: VolumeMount) -> tuple[str, ...]:
+        """Where the database lies in its volume: equal for two mounts that show the same file."""
+        below = database[len(absolute(mount["mountPath"]).rstrip("/")) :]
+        if expression := mount.get("subPathExpr"):
+            variables, _ = self._variables(expression, container)
+            return (mount["name"], absolute(expression + below), *map(str, variables))
+        return (mount["name"], absolute((mount.get("subPath") or "") + below))
+
+    def _variables(self, expression: str, container: Container) -> tuple[list[EnvVar], list[str]]:
+        """The variables that an expression refers to, and those that they refer to; and names that are not in the env.
+
+        In the container's own order: a variable can refer to earlier ones only. Beyond MOST_VARIABLES none are
+        followed, and the Pod is denied.
+        """
+        environment = self.environments.setdefault(container["name"], {})
+        if not environment:
+            environment.update(
+                {entry["name"]: (index, entry) for index, entry in enumerate(container.get("env") or [])}
+            )
+        needed: set[str] = set()
+        wanted = _referred(expression)
+        while wanted and len(self.looked_at) < MOST_VARIABLES:
+            name = wanted.pop()
+            if name not in needed:
+                needed.add(name)
+                self.looked_at.append(name)
+                wanted += _referred(environment[name][1].get("value") or "") if name in environment else []
+        found = sorted((environment[name] for name in needed if name in environment), key=lambda pair: pair[0])
+        return [entry for _, entry in found], sorted(needed.difference(environment))
 
 
 def holds(container: Container, databases: Iterable[str]) -> bool:
@@ -294,31 +329,6 @@ def _writable(mount: VolumeMount, volume: Mapping[str, object]) -> bool:
         for kind, source in volume.items()
         if source is not None and kind != "name"
     )
-
-
-def _place(database: str, container: Container, mount: VolumeMount) -> tuple[str, ...]:
-    """Where the database lies in its volume: equal for two mounts that show the same file."""
-    below = database[len(absolute(mount["mountPath"]).rstrip("/")) :]
-    if expression := mount.get("subPathExpr"):
-        variables, _ = _variables(expression, container)
-        return (mount["name"], absolute(expression + below), *map(str, variables))
-    return (mount["name"], absolute((mount.get("subPath") or "") + below))
-
-
-def _variables(expression: str, container: Container) -> tuple[list[EnvVar], list[str]]:
-    """The variables that an expression refers to, and those that they refer to; and names that are not in the env.
-
-    In the container's own order: a variable can refer to earlier ones only.
-    """
-    environment = {entry["name"]: entry for entry in container.get("env") or []}
-    needed: set[str] = set()
-    wanted = _referred(expression)
-    while wanted:
-        name = wanted.pop()
-        if name not in needed:
-            needed.add(name)
-            wanted += _referred(environment[name].get("value") or "") if name in environment else []
-    return [entry for name, entry in environment.items() if name in needed], sorted(needed.difference(environment))
 
 
 def _referred(text: str) -> list[str]:
