@@ -29,7 +29,7 @@ BOTH = Plan(places=(P, Q))
 # Each is searched to its end. The number of states is there so that a model that got smaller unnoticed fails.
 WORLDS = {
     "retries of one workload": (World((WEB, WEB, WEB), faults=0), 150_000),
-    "a retry, and another workload": (World((WEB, WEB, API)), 500_000),
+    "a retry, and another workload": (World((WEB, WEB, API)), 100_000),
     "admitted twice": (World((TWICE, TWICE), faults=2), 65_000),
     "pods of one name": (World((POD, Plan(name="web-0", twice=True)), faults=2), 20_000),
     "a name and its copies": (World((POD, REPLAY, REPLAY), faults=0), 10_000),
