@@ -150,10 +150,11 @@ def test_each_line_of_the_config_is_what_a_config_of_one_database_is_made_of() -
     assert {**whole, "dbs": whole["dbs"][:1]} == alone
 
 
-def test_small_containers_have_a_cpu_limit_where_one_is_asked_for_as_a_quota_may_want_it() -> None:
-    found = ours(reviews.pod(cpu_limit="5m", cpu_request="1m"))
-    assert {container["resources"]["limits"]["cpu"] for container in found.values()} == {"5m"}
-    assert found["litestream-hook-init"]["resources"]["requests"]["cpu"] == "5m"
+def test_every_injected_container_follows_the_annotations_as_limit_ranges_judge_each() -> None:
+    asked = {"cpu_request": "50m", "cpu_limit": "50m", "memory_request": "64Mi", "memory_limit": "64Mi"}
+    amounts = {"cpu": "50m", "memory": "64Mi"}
+    for container in ours(on_claim(path="/claim/a.db,/b/b.db", **asked)).values():
+        assert container["resources"] == {"requests": amounts, "limits": amounts}
     assert "cpu" not in ours(reviews.pod())["litestream-hook-init"]["resources"]["limits"]
 
 

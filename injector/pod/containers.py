@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from injector import values
-from injector.annotations.settings import Settings
 from injector.pod import litestream, scripts, volumes
 from injector.pod.plan import Plan, User
 from injector.pod.shapes import EnvVar, InjectedContainer, Object, VolumeMount
@@ -15,6 +13,7 @@ INIT = "litestream-hook-init"
 RESTORE = "litestream-hook-restore"
 RESTORE_FROM = "litestream-hook-restore-from"
 REPLICATE = "litestream-hook-replicate"
+SCRIPT = ["/bin/sh", "-eu", "-c"]  # begins the command of a container whose script stands in the Pod
 NEVER = 1_000_000  # failures of a probe
 LARGE_BYTES = 16 * 2**20  # a database above takes more than a second or two to upload
 
@@ -68,9 +67,8 @@ def init(plan: Plan) -> InjectedContainer:
             environment.append({"name": "LITESTREAM_MOMENT", "value": moment})
     else:
         container["env"] = [*plan.storage.environment]
-        container["resources"] = _small(settings, "16Mi", "32Mi")
         container["volumeMounts"] = [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)]
-    container["command"] = ["/bin/sh", "-eu", "-c", scripts.INIT + (scripts.CHECK if checked else "")]
+    container["command"] = [*SCRIPT, scripts.INIT + (scripts.CHECK if checked else "")]
     container["env"] = environment + container["env"]
     return container
 
@@ -184,15 +182,6 @@ def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, databases), *plan.credentials.mounts],
     }
-
-
-def _small(settings: Settings, request: str, limit: str) -> Object:
-    """Resources of a container that does next to nothing; a CPU limit, as quotas may ask for one, only where asked."""
-    resources: Object = {"requests": {"cpu": "10m", "memory": request}, "limits": {"memory": limit}}
-    if (most := settings.cpu_limit) is not None:
-        resources["limits"]["cpu"] = most.text
-        resources["requests"]["cpu"] = min(values.quantity("10m"), most, key=lambda quantity: quantity.amount).text
-    return resources
 
 
 def _mounts(storage: Storage, databases: Iterable[str]) -> list[VolumeMount]:

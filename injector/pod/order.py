@@ -7,8 +7,9 @@ from typing import cast
 
 from injector.annotations.findings import Findings
 from injector.pod import merge
+from injector.pod.containers import SCRIPT
 from injector.pod.plan import Plan
-from injector.pod.shapes import Container, InjectedContainer
+from injector.pod.shapes import Container, InjectedContainer, Object
 
 
 def placed(
@@ -82,6 +83,22 @@ def laid(there: Sequence[Container], ours: Sequence[InjectedContainer]) -> list[
 
 
 def _over(theirs: Container, ours: InjectedContainer) -> Container:
-    kept = ("image",) if theirs.get("image") else ()
-    merged: Container = merge.over(theirs, {key: value for key, value in ours.items() if key not in kept})
+    """One of our containers with our fields, but for what somebody else has a say in.
+
+    An image rewritten to a mirror or a digest, a command wrapped in another (a secret store's, which starts ours), and
+    resources that an autoscaler has set stay. A script of ours is never somebody else's: a newer one takes its place.
+    """
+    mine: Object = dict(ours)
+    if theirs.get("image"):
+        del mine["image"]
+    command = theirs.get("command") or []
+    if (command or theirs.get("args")) and command[:3] != SCRIPT:
+        mine.pop("command", None)
+        mine.pop("args", None)
+    there = theirs.get("resources") or {}
+    mine["resources"] = {
+        kind: {name: amount for name, amount in amounts.items() if name not in (there.get(kind) or {})}
+        for kind, amounts in ours["resources"].items()
+    }
+    merged: Container = merge.over(theirs, mine)
     return merged
