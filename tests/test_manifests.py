@@ -283,6 +283,15 @@ def test_match_conditions_follow_the_variant(objects: list[Object]) -> None:
             assert not matches(workloads, candidate), (group, place)
 
 
+@pytest.mark.parametrize("key", ["initContainers", "containers"])
+def test_a_copy_of_an_injected_pod_is_seen_without_its_annotations(objects: list[Object], key: str) -> None:
+    """`kubectl debug --copy-to` leaves out annotations and keeps containers; their names don't follow the variant."""
+    expression = the(objects, "MutatingWebhookConfiguration")["webhooks"][0]["matchConditions"][0]["expression"]
+    for name, seen in (("litestream-hook-replicate", True), ("litestream", False)):
+        spec = {"containers": [{"name": "app"}], key: [{"name": name}]}
+        assert matches(expression, {"metadata": {"name": "x"}, "spec": spec}) == seen
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_objects_without_annotations_are_none_of_our_business(objects: list[Object], index: int) -> None:
     hook = the(objects, "MutatingWebhookConfiguration")["webhooks"][index]

@@ -120,3 +120,22 @@ def test_the_judge_changes_nothing_of_what_it_is_given() -> None:
     assert verdict.outcome == "injected"
     assert pod == before
     assert verdict.after != before
+
+
+def copied(**annotations: str) -> Object:
+    """What `kubectl debug --copy-to` makes of an injected Pod: annotations and labels are gone, containers stay."""
+    pod = reviews.injected(objects(EXAMPLE)[0])
+    pod["metadata"] = {"name": "copy", "annotations": annotations}
+    return pod
+
+
+@pytest.mark.parametrize("annotations", [{}, {"litestream-hook.kaidotio.github.io/inject": "false"}])
+def test_a_copy_of_an_injected_pod_is_denied(annotations: dict[str, str]) -> None:
+    found = reviews.denied(copied(**annotations))
+    assert "would be a second writer of that Pod's replica" in found["spec.initContainers"]
+
+
+def test_a_pod_that_another_variant_has_injected_is_none_of_our_business() -> None:
+    pod = copied(**{"skaffold.litestream-hook.kaidotio.github.io/status": "{}"})
+    assert judge(Question(("", "Pod"), "CREATE", pod, "default"), reviews.DEFAULTS).outcome == "unchanged"
+    assert reviews.response(objects(EXAMPLE)[0])["allowed"]

@@ -5,6 +5,7 @@ Nothing else decides:
 what comes                                                  outcome    what is in the verdict
 a subresource, another kind or operation, no key of ours    unchanged  nothing
 Pod CREATE, `inject: "false"`                               unchanged  nothing
+Pod CREATE, a copy of an injected one that does not ask     denied     what to take out
 Pod CREATE, valid                                           injected   the Pod with Litestream in it, warnings
 Pod CREATE, invalid                                         denied     every violation, warnings
 workload CREATE or UPDATE, ending, or of a checked owner    unchanged  nothing
@@ -22,11 +23,12 @@ from typing import Any, Literal, NamedTuple
 from injector import GROUP
 from injector.admission import workload
 from injector.annotations.settings import asks, ours
-from injector.annotations.table import group
+from injector.annotations.table import STATUS, group
 from injector.errors import InvalidPod, Violation, quoted
 from injector.options import Options
 from injector.pod import replica, shapes
 from injector.pod.inject import Injection, inject
+from injector.pod.volumes import PREFIX
 
 POD = ("", "Pod")
 # The operations on which each kind is judged.
@@ -91,6 +93,8 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
     pod = question.object
     own = ours(pod.get("metadata"), group(options.variant))
     if not asks(own):
+        if not _of_another_variant(pod, options) and (copied := _containers_of_ours(pod)):
+            return Verdict("denied", "copy", pod, [_no_copy(copied)])
         return Verdict("unchanged", "declined" if own else "not-annotated", pod)
     if problems := _malformed(pod, shapes.Pod, own, options):
         return Verdict("denied", "malformed", pod, problems)
@@ -99,6 +103,31 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
     except InvalidPod as invalid:
         return Verdict("denied", "annotations", pod, invalid.violations, invalid.warnings)
     return Verdict("injected", "", injection.pod, (), injection.warnings, injection)
+
+
+def _containers_of_ours(pod: Mapping[str, Any]) -> list[str]:
+    """Names of ours in a Pod of any shape."""
+    spec = pod.get("spec")
+    lists = [spec.get(key) for key in ("initContainers", "containers")] if isinstance(spec, dict) else []
+    items = [item for found in lists if isinstance(found, list) for item in found if isinstance(item, dict)]
+    return [name for item in items if isinstance(name := item.get("name"), str) and name.startswith(PREFIX)]
+
+
+def _of_another_variant(pod: Mapping[str, Any], options: Options) -> bool:
+    """Whether another installation has injected the Pod, by a status of its group."""
+    metadata = pod.get("metadata")
+    written = metadata.get("annotations") if isinstance(metadata, dict) else None
+    keys = [str(key) for key in written] if isinstance(written, dict) else []
+    return any(key.endswith(f"{GROUP}/{STATUS}") and key != f"{group(options.variant)}/{STATUS}" for key in keys)
+
+
+def _no_copy(names: Sequence[str]) -> Violation:
+    return Violation(
+        "spec.initContainers",
+        ", ".join(names),
+        "are of an injected Pod, but nothing here asks for injection, as in a copy of one (kubectl debug --copy-to): "
+        "it would be a second writer of that Pod's replica; remove these containers, or debug the Pod itself",
+    )
 
 
 def _judge_workload(question: Question, options: Options) -> Verdict:

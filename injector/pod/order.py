@@ -95,7 +95,7 @@ def _over(theirs: Container, ours: InjectedContainer) -> Container:
     if (command or theirs.get("args")) and command[:3] != SCRIPT:
         mine.pop("command", None)
         mine.pop("args", None)
-    there = theirs.get("resources") or {}
+    there: Object = dict(theirs.get("resources") or {})
     mine["resources"] = {
         kind: {name: amount for name, amount in amounts.items() if name not in (there.get(kind) or {})}
         for kind, amounts in ours["resources"].items()

@@ -68,6 +68,13 @@ class ContainerPort(TypedDict, total=False):
     containerPort: Integer
 
 
+class Resources(TypedDict, total=False):
+    """core/v1 ResourceRequirements."""
+
+    requests: dict[str, Any] | None
+    limits: dict[str, Any] | None
+
+
 class Container(TypedDict):
     """core/v1 Container."""
 
@@ -78,7 +85,7 @@ class Container(TypedDict):
     workingDir: NotRequired[str | None]
     restartPolicy: NotRequired[str | None]
     env: NotRequired[list[EnvVar] | None]
-    resources: NotRequired[Object | None]
+    resources: NotRequired[Resources | None]
     ports: NotRequired[list[ContainerPort] | None]
     volumeMounts: NotRequired[list[VolumeMount] | None]
     securityContext: NotRequired[SecurityContext | None]
@@ -159,7 +166,7 @@ class PodSpec(TypedDict):
     affinity: NotRequired[Affinity | None]
     os: NotRequired[PodOS | None]
     nodeSelector: NotRequired[dict[str, Any] | None]
-    resources: NotRequired[Object | None]
+    resources: NotRequired[Resources | None]
 
 
 class Pod(TypedDict):
