@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from injector.errors import quoted
 
-# Litestream's ".NAME-litestream" beside the database must fit a file name of 255 bytes.
-LONGEST_FILE_NAME = 255 - len("..-litestream-lock")
+# Litestream's ".NAME-litestream" beside the database, moved aside, must fit a file name of 255 bytes.
+LONGEST_FILE_NAME = 255 - len("..-litestream.20261125T044105Z.999")
 LONGEST_PATH = 1024
 MOST_NAMES = 500  # databases (their config has to fit an environment variable) or containers of one Pod
 # S3 keys end at 1024 bytes; what Litestream appends ("/ltx/0/….ltx", "/generations/…") stays under 124.

@@ -75,15 +75,20 @@ def test_nothing_is_uploaded_first_where_no_shell_can_do_it(annotations: dict[st
     assert uploads(ours(reviews.pod(path="/a/a.db", **annotations))["litestream-hook-restore-0"]) is None
 
 
-def test_init_checks_what_outlives_the_pod_and_gets_credentials_only_for_that() -> None:
+def test_init_asks_every_replica_and_checks_what_outlives_the_pod() -> None:
     checks = ours(on_claim(path="/claim/a.db,/b/b.db"))["litestream-hook-init"]
-    assert variable(checks, "LITESTREAM_LASTING") == "/claim/a.db"
+    assert variable(checks, "LITESTREAM_LOCAL_DATABASE") == "ask"
     assert variable(checks, "LITESTREAM_DATABASES") == "/claim/a.db\n/b/b.db"
-    assert "litestream ltx" in checks["command"][-1]
+    assert "shows no sign of having been replicated" in checks["command"][-1]
     assert any(entry["name"] == "AWS_SECRET_ACCESS_KEY" for entry in checks["env"])
     plain = ours(reviews.pod(path="/a/a.db"))["litestream-hook-init"]
-    assert "litestream ltx" not in plain["command"][-1]
-    assert not any(entry["name"].startswith("AWS_") for entry in plain["env"])
+    assert "shows no sign of having been replicated" not in plain["command"][-1]
+    for init in (plain, checks):
+        assert variable(init, "LITESTREAM_BUCKET") == "litestream at https://s3.us-east-1.amazonaws.com"
+    for annotations in ({"image": "litestream/litestream:0.3.13"}, {"image": "litestream/litestream:0.5.17-scratch"}):
+        init = ours(reviews.pod(path="/a/a.db", **annotations))["litestream-hook-init"]
+        assert variable(init, "LITESTREAM_BUCKET") is None
+        assert not any(entry["name"].startswith("AWS_") for entry in init["env"])
 
 
 @pytest.mark.parametrize(
@@ -134,8 +139,8 @@ def test_a_socket_and_a_binary_have_one_name_in_config_and_scripts() -> None:
     assert f"c={volumes.CONFIG_DIRECTORY}\n" in script
     assert f"l={litestream.BINARY}\n" in script
     assert "$c/litestream.sock" in script
-    assert f"config={litestream.CONFIG}\n" in init["command"][-1]
-    assert f"{litestream.BINARY} ltx" in init["command"][-1]
+    assert f"config={litestream.CONFIG.rpartition('/')[0]}\n" in init["command"][-1]
+    assert f"litestream={litestream.BINARY}\n" in init["command"][-1]
     assert litestream.BINARY in (variable(init, "LITESTREAM_RESTORE_SCRIPT") or "")
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from injector import values
 from injector.pod import scripts
 
 pytestmark = pytest.mark.slow
 SHELLS = {"busybox": ["busybox", "sh"], "dash": ["dash"], "sh": ["/bin/sh"], "bash": ["bash", "--posix"]}
-DATED = re.compile(r"\.\d{8}T\d{6}Z(\.1)*$")
+DATED = re.compile(r"\.\d{8}T\d{6}Z(\.\d+)?$")
 # Whatever a path of a database may hold: see values.database_paths.
 NAMES = [
     "app.db",
@@ -56,6 +57,7 @@ class Shell:
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],
+                "LITESTREAM_STATUS": "{}",
                 "LITESTREAM_CONFIG": '{"dbs": []}',
                 "LITESTREAM_DATABASES": "\n".join(map(str, databases)),
                 **environment,
@@ -209,7 +211,7 @@ def test_a_config_that_can_not_be_written_fails_the_container(shell: Shell) -> N
 def test_a_missing_variable_fails_the_container(shell: Shell) -> None:
     done = subprocess.run(
         [*shell.command, "-eu", "-c", scripts.INIT.replace("/etc/litestream", str(shell.config))],
-        env={"PATH": os.environ["PATH"]},
+        env={"PATH": os.environ["PATH"], "LITESTREAM_STATUS": "{}"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -217,3 +219,52 @@ def test_a_missing_variable_fails_the_container(shell: Shell) -> None:
     )
     assert done.returncode != 0
     assert "LITESTREAM_CONFIG" in done.stderr
+
+
+def test_a_copy_of_a_pod_without_a_status_does_nothing(shell: Shell) -> None:
+    (shell.folder / "app.db").touch()
+    done = shell.run([shell.folder / "app.db"], LITESTREAM_STATUS="")
+    assert (done.returncode, left(shell.folder), left(shell.config)) == (1, {"app.db"}, set())
+    assert "no status annotation" in done.stderr
+
+
+def test_each_database_gets_a_config_of_its_own(shell: Shell) -> None:
+    config = '{"logging":{},\n"socket":{},\n"dbs":[\n{"path":"/a b/*.db","x":1},\n{"path":"/c.db"}\n]}'
+    shell.ends_well([], LITESTREAM_CONFIG=config, LITESTREAM_RESTORE_SCRIPT="restore", LITESTREAM_SIDECAR_SCRIPT="run")
+    made = {path.name: path.read_text() for path in shell.config.iterdir()}
+    assert made.pop("litestream.yml") == config
+    assert (made.pop("restore.sh"), made.pop("sidecar.sh")) == ("restore", "run")
+    assert made == {
+        "database-0.yml": '{"logging":{},"dbs":[{"path":"/a b/*.db","x":1}]}',
+        "database-1.yml": '{"logging":{},"dbs":[{"path":"/c.db"}]}',
+    }
+
+
+def test_a_tool_that_the_image_lacks_is_named(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command = [shutil.which(shell.command[0]) or "", *shell.command[1:]]
+    if command[0].endswith("busybox"):
+        pytest.skip("busybox has its own tools")
+    done = Shell(command, shell.config, shell.folder).run([], PATH=str(tmp_path / "empty"))
+    assert (done.returncode, done.stderr) == (1, "The image has no cat: use one with coreutils or busybox.\n")
+
+
+def test_links_and_what_a_killed_restore_left_do_not_lead_elsewhere(shell: Shell, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("outside")
+    for name in ("app.db-wal", "app.db.tmp", ".app.db-litestream"):
+        (shell.folder / name).symlink_to(outside)
+    os.mkfifo(shell.folder / "app.db-shm")
+    shell.ends_well([shell.folder / "app.db"])
+    assert outside.read_text() == "outside"
+    assert left(shell.folder) == {"app.db-wal.DATED", "app.db-shm.DATED", ".app.db-litestream.DATED"}
+
+
+def test_the_longest_name_can_be_moved_aside(shell: Shell) -> None:
+    name = "n" * values.LONGEST_FILE_NAME
+    for life in range(3):
+        (shell.folder / f".{name}-litestream").mkdir()
+        (shell.folder / f".{name}-litestream" / "life").write_text(str(life))
+        shell.ends_well([shell.folder / name])
+    assert left(shell.folder) == {f".{name}-litestream.DATED"}
+    assert len(list(shell.folder.iterdir())) == 3

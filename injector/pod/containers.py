@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from injector.annotations.table import STATUS, group
 from injector.pod import litestream, scripts, volumes
 from injector.pod.plan import Plan, User
 from injector.pod.shapes import EnvVar, InjectedContainer, Object, VolumeMount
@@ -37,15 +38,20 @@ def security_context(user: User) -> Object:
 
 
 def init(plan: Plan) -> InjectedContainer:
-    """The container that writes the config and the others' scripts, clears what would defeat a restore, and checks.
+    """The container that writes the config and the others' scripts, and clears what would defeat a restore.
 
-    What it checks are databases on volumes that outlive the Pod, which could overwrite a newer replica; for that it
-    needs Litestream's image, and so it runs in that wherever that has a shell.
+    Wherever Litestream's image has a shell it runs in that, asks what the replicas hold, and checks databases on
+    volumes that outlive the Pod, which could overwrite a newer replica.
     """
     settings, checked = plan.settings, checks(plan)
+    asks = settings.restore != "off" and litestream.can_list(settings)
     container = _litestream(plan, INIT, [], list(plan.replicas))
     del container["args"]
-    environment: list[EnvVar] = [{"name": "LITESTREAM_CONFIG", "value": litestream.config(settings, plan.replicas)}]
+    status = f"metadata.annotations['{group(settings.options.variant)}/{STATUS}']"
+    environment: list[EnvVar] = [
+        {"name": "LITESTREAM_CONFIG", "value": litestream.config(settings, plan.replicas)},
+        {"name": "LITESTREAM_STATUS", "valueFrom": {"fieldRef": {"fieldPath": status}}},
+    ]
     if plan.sources:
         environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, plan.sources)})
     if litestream.can_list(settings):
@@ -57,18 +63,21 @@ def init(plan: Plan) -> InjectedContainer:
         container["image"] = settings.init_image.reference
     if settings.restore != "off":
         environment.append({"name": "LITESTREAM_DATABASES", "value": "\n".join(plan.replicas)})
-    if checked:
-        environment += [
-            {"name": "LITESTREAM_LASTING", "value": "\n".join(checked)},
-            {"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"},
-        ]
-        if settings.restore_from is not None:
-            moment = f"{settings.restore_from} at {settings.restore_timestamp or 'its newest'}"
-            environment.append({"name": "LITESTREAM_MOMENT", "value": moment})
+    if asks:
+        environment.append({"name": "LITESTREAM_BUCKET", "value": litestream.bucket(settings)})
+        new = {volume["name"] for volume in plan.storage.volumes}
+        if limited := [database for database in plan.replicas if plan.storage.mounts[database]["name"] in new]:
+            lines = [str(int(settings.storage.amount)), *limited]
+            environment.append({"name": "LITESTREAM_STORAGE", "value": "\n".join(lines)})
     else:
         container["env"] = [*plan.storage.environment]
         container["volumeMounts"] = [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)]
-    container["command"] = [*SCRIPT, scripts.INIT + (scripts.CHECK if checked else "")]
+    if checked:
+        environment.append({"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"})
+        if settings.restore_from is not None:
+            moment = f"{settings.restore_from} at {settings.restore_timestamp or 'its newest'}"
+            environment.append({"name": "LITESTREAM_MOMENT", "value": moment})
+    container["command"] = [*SCRIPT, (scripts.CHECK if checked else "") + scripts.INIT]
     container["env"] = environment + container["env"]
     return container
 

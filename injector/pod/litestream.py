@@ -77,6 +77,11 @@ def _bucket(settings: Settings) -> dict[str, Any]:
     return bucket
 
 
+def bucket(settings: Settings) -> str:
+    """The bucket and, as the last word, the URL of its server: for messages."""
+    return f"{settings.bucket} at {settings.endpoint or f'https://s3.{settings.region}.amazonaws.com'}"
+
+
 def restore_arguments(settings: Settings, database: str) -> list[str]:
     """Arguments that restore a database from its own replica, if it is missing."""
     required = settings.restore == "required" and settings.restore_from is None
