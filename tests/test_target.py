@@ -105,7 +105,7 @@ def test_ambient_credentials_follow_the_identity_of_the_target() -> None:
         assert "AWS_ROLE_ARN" in names
         assert not {"OTHER", "AWS_ACCESS_KEY_ID"} & set(names)
         assert [mount["name"] for mount in item["volumeMounts"]].count("aws") == 1
-    assert "AWS_ROLE_ARN" not in [entry["name"] for entry in first["env"]]
+    assert "AWS_ROLE_ARN" in [entry["name"] for entry in first["env"]]
     assert "aws" not in [mount["name"] for mount in first["volumeMounts"]]
 
 

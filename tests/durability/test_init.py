@@ -104,31 +104,3 @@ def test_storage_that_is_too_small_for_the_database_is_told_before_the_restore(
         row.count(promised, range(1, write(run, row, 20) + 1))
         end(run, row)
     assert row.lost == 0, row
-
-
-@ways(NATIVE_05, every=[NATIVE_05])
-def test_a_moment_is_restored_once_onto_a_volume_that_has_the_database(
-    s3: S3, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]
-) -> None:
-    row = measure("restore-from onto a PersistentVolumeClaim that has the database: the Pod waits, then replace", way)
-    with Stage(way, s3, claim=volume(tmp_path)) as stage:
-        run = stage.start(annotations={"replica-path": "old"})
-        write(run, row, 20)
-        promised = end(run, row)
-        moment = {"replica-path": "new", "restore-from": "old"}
-        run = stage.start(annotations=moment)
-        with pytest.raises(BlockedPod, match="restores only what is missing"):
-            run.wait_started()
-        run.delete()
-        moment["local-database"] = "replace"
-        run = stage.start(annotations=moment)
-        first = write(run, row, 20)
-        row.count(promised, range(1, first + 1))
-        last = end(run, row)[-1]
-        assert stage.claim is not None
-        assert len(list(stage.claim.glob("app.db.2*"))) == 1
-        run = stage.start(annotations=moment)
-        assert write(run, row, 1) == last, "a second start rewinds the database"
-        started(run, row)
-        end(run, row)
-    assert row.lost == 0, row
