@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from injector.errors import quoted
@@ -15,6 +15,7 @@ from injector.errors import quoted
 # Litestream's ".NAME-litestream" beside the database, moved aside, must fit a file name of 255 bytes.
 LONGEST_FILE_NAME = 255 - len("..-litestream.20261125T044105Z.999")
 LONGEST_PATH = 1024
+Object = dict[str, Any]  # a Kubernetes object (or a part of one) as it comes, so that fields we don't know survive
 MOST_NAMES = 500  # databases (their config has to fit an environment variable) or containers of one Pod
 # S3 keys end at 1024 bytes; what Litestream appends ("/ltx/0/….ltx", "/generations/…") stays under 124.
 LONGEST_REPLICA_PATH = 900

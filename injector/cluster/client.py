@@ -19,11 +19,11 @@ import httpx2
 import msgspec
 
 from injector.errors import quoted
+from injector.values import Object
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Object = dict[str, Any]  # a Kubernetes object as it comes, so that fields we don't know survive
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 from injector.cluster import lease as rules
 from injector.cluster.client import ClusterError, Conflict
-from injector.cluster.lease import Asks, Holder, Lease, Look, Object, Place, Take
+from injector.cluster.lease import Asks, Holder, Lease, Look, Place, Take
 from injector.errors import quoted
 from injector.pod.claim import Claim, Refusal, carried, workload
 from injector.pod.inject import Injection
+from injector.values import Object
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from injector import GROUP
 from injector.cluster.client import ClusterError
 from injector.errors import quoted
 from injector.pod.claim import carried
-
-Object = dict[str, Any]
+from injector.values import Object
 
 # A creation can take effect until 34 s after it began (the API server's longest request), clocks may be 30 s apart,
 # and 11 s are to spare.

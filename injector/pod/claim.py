@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from injector.pod import merge
 from injector.pod.containers import REPLICATE
 from injector.pod.replica import Identity, controller
-from injector.pod.shapes import Object
+from injector.values import Object
 
 LEASES = "LITESTREAM_HOOK_LEASES"
 MARK = "LITESTREAM_HOOK_MARK"

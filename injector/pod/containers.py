@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from injector.annotations.table import STATUS, group
 from injector.pod import litestream, scripts, volumes
 from injector.pod.plan import Plan, User
-from injector.pod.shapes import EnvVar, InjectedContainer, Object, VolumeMount
+from injector.pod.shapes import EnvVar, InjectedContainer, VolumeMount
 from injector.pod.volumes import Storage
+from injector.values import Object
 
 INIT = "litestream-hook-init"
 RESTORE = "litestream-hook-restore"

@@ -14,8 +14,9 @@ from injector.options import Options
 from injector.pod import containers, litestream, merge, order, replica, status, target, volumes
 from injector.pod.plan import Plan
 from injector.pod.replica import Identity
-from injector.pod.shapes import Container, InjectedContainer, Object, Pod, PodSpec
+from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
 from injector.pod.status import Status
+from injector.values import Object
 
 Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"]
 

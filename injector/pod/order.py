@@ -9,7 +9,8 @@ from injector.annotations.findings import Findings
 from injector.pod import merge
 from injector.pod.containers import SCRIPT
 from injector.pod.plan import Plan
-from injector.pod.shapes import Container, InjectedContainer, Object
+from injector.pod.shapes import Container, InjectedContainer
+from injector.values import Object
 
 
 def placed(

@@ -8,7 +8,8 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
-Object = dict[str, Any]  # a part of a Pod that we write, with fields beyond those that we read
+from injector.values import Object
+
 Names = dict[str, str]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 

@@ -100,11 +100,10 @@ class _Id(NamedTuple):
 def user(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings: Findings) -> User:
     """Whom Litestream runs as: any other user than the database's owner breaks the one or the other."""
     contexts = {target["name"]: _context(target, spec) for target in targets}
-    drops = {target["name"]: _drops_to(target) for target in targets}
     selinux = [context["seLinuxOptions"] for context in contexts.values() if context.get("seLinuxOptions")]
     default = settings.options.default_run_as_user
-    for name, context in contexts.items():
-        _drop(name, context, drops[name], settings, findings)
+    for target in targets:
+        _drop(target, contexts[target["name"]], settings, findings)
     uid = _same(_Id("run-as-user", "runAsUser", settings.run_as_user, default), contexts, settings, findings)
     gid = _same(_Id("run-as-group", "runAsGroup", settings.run_as_group), contexts, settings, findings)
     unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
@@ -136,10 +135,9 @@ def _drops_to(target: Container) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _drop(
-    name: str, context: SecurityContext, drops: Mapping[str, tuple[str, int]], settings: Settings, findings: Findings
-) -> None:
+def _drop(target: Container, context: SecurityContext, settings: Settings, findings: Findings) -> None:
     """Puts in a container's context what its image drops to, where its securityContext says 0 or nothing."""
+    name, drops = target["name"], _drops_to(target)
     if context["runAsUser"] or "runAsUser" not in drops:
         return
     variable, uid = drops["runAsUser"]

@@ -11,8 +11,8 @@ from typing import cast
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.errors import quoted
-from injector.pod.shapes import Container, EnvVar, Object, PodSpec, Volume, VolumeMount
-from injector.values import SIDE_FILES, system_directory
+from injector.pod.shapes import Container, EnvVar, PodSpec, Volume, VolumeMount
+from injector.values import SIDE_FILES, Object, system_directory
 
 Mounted = tuple[Container, dict[str, VolumeMount]]
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from injector.cluster.client import Cluster, ClusterError, Conflict, Object
+from injector.cluster.client import Cluster, ClusterError, Conflict
 from injector.errors import quoted
 from injector.options import Options
 from injector.tls import source
@@ -42,6 +42,7 @@ from injector.tls.certificate import (
     why_untrusted,
 )
 from injector.tls.source import Shared
+from injector.values import Object
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from injector.cluster.client import Object
 from injector.tls.certificate import BadCertificate, Pair, blocks, check_ca, issued_by
+from injector.values import Object
 
 CERTIFICATE, KEY = "tls.crt", "tls.key"
 CA_BUNDLE, CA_KEY = "ca.crt", "ca.key"
