@@ -148,6 +148,10 @@ class Run:
             time.sleep(0.02)
         return log
 
+    def wait_event(self, container: str, what: str, seconds: float = 30) -> None:
+        """Wait until something happened to `container` whose description begins with `what`."""
+        self._await(lambda: any(e.container == container and e.what.startswith(what) for e in self.events), seconds)
+
     def logs(self, container: str, life: int | None = None) -> str:
         """What `container` printed: in one of its lives (-1: the latest), or in all of them."""
         return self.containers[container].logs(life)

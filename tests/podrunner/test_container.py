@@ -105,6 +105,17 @@ def test_more_memory_than_the_limit_is_an_oom_kill(node: Node) -> None:
     run.delete()
 
 
+@pytest.mark.parametrize("group", [True, False])
+def test_a_container_without_memory_dies_as_a_whole_where_cgroups_are_grouped(group: bool) -> None:
+    hungry = container(
+        "dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 1; exit 3", resources={"limits": {"memory": "32Mi"}}
+    )
+    with Node(oom_group=group) as node:
+        run = node.start(pod(hungry, restartPolicy="Never"))
+        ended = run.wait_ended().containers["main"]
+    assert (ended.reason, ended.exit_code) == ("OOMKilled", 137 if group else 3)
+
+
 def test_cpu_limits_reach_the_cgroup(node: Node) -> None:
     run = node.start(pod(container(UNTIL_TERM, resources={"limits": {"cpu": "500m"}})))
     run.wait_started()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.podrunner import Run
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
+VOLUME = {"name": "v", "emptyDir": {}}
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +215,44 @@ def test_a_poststart_hook_that_fails_restarts_its_container(node: Node) -> None:
     wait_up(run)
     run.delete()
     order(run, ("main", "postStart failed"), ("main", "SIGTERM for FailedPostStartHook"), ("main", "runs"))
+
+
+def test_a_poststart_hook_holds_up_the_next_container_and_the_deletion(node: Node) -> None:
+    hook = shell("while ! test -e /v/go; do sleep 0.05; done; touch /v/greeted")
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    side = sidecar(UNTIL_TERM, "side", lifecycle={"postStart": hook}, volumeMounts=mounts)
+    run = node.start(pod(container("test -e /v/greeted", volumeMounts=mounts), init=(side,), volumes=[VOLUME]))
+    run.wait_log("side", "up")
+    ended: list[bool] = []
+    deleting = threading.Thread(target=lambda: ended.append(bool(run.delete())))
+    deleting.start()
+    run._await(lambda: run._stopping, 20)
+    assert not ended
+    assert not any(event.what.startswith("SIGTERM") for event in run.events)
+    (run.volume("v") / "go").touch()
+    deleting.join()
+    assert run.containers["main"].lives == 0
+    order(run, ("side", "runs"), ("side", "SIGTERM"), ("side", "Completed"))
+
+
+def test_the_end_of_an_init_container_is_seen_when_the_kubelet_looks_again() -> None:
+    with Node(relist=1) as slow:
+        run = slow.start(pod(container(UNTIL_TERM), init=(container("true", "one"), container("true", "two"))))
+        assert run.wait_started() >= 2
+        begins = [event.at for event in run.events if event.what == "runs" and event.container != "one"]
+        assert all(at % 1 < 0.9 for at in begins), begins
+        wait_up(run)
+        run.delete()
+
+
+def test_probes_tick_in_the_life_of_the_pod_not_of_the_container(node: Node) -> None:
+    probe = shell("false", periodSeconds=1)
+    run = node.start(pod(container(UNTIL_TERM, livenessProbe=probe), init=(container("sleep 0.6", "one"),)))
+    run.wait_event("main", "livenessProbe failed", 20)
+    (runs,) = (event.at for event in run.events if event.what == "runs" and event.container == "main")
+    failed = next(event.at for event in run.events if event.what.startswith("livenessProbe failed"))
+    assert int(failed) > int(runs), "it was asked before the next whole second"
+    run.delete()
 
 
 def test_the_termination_message_is_a_file_or_the_end_of_the_log(node: Node) -> None:
