@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 BACKLOG: Final = 1024
-HELD_BYTES: Final = 64 * 2**20  # of bodies in memory at once: eight of the largest
+HELD_BYTES: Final = 64 * 2**20  # of bodies in memory at once: nine of the largest
 STOP_SECONDS: Final = 20
 LOOK_SECONDS: Final = 1.0
 

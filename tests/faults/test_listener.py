@@ -65,8 +65,8 @@ def test_bodies_that_never_end_share_a_bounded_memory(replica: Replica) -> None:
 
         def send(one: ssl.SSLSocket) -> None:
             with contextlib.suppress(OSError):
-                one.sendall(b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n")
-                for _ in range(7):
+                one.sendall(b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: 7340032\r\n\r\n")
+                for _ in range(6):
                     one.sendall(piece)
                 one.recv(1)
 
