@@ -388,3 +388,17 @@ def test_variables_of_all_databases_together_are_followed_up_to_a_limit(monkeypa
     obj = pod(container(*mounts, env=env), path=paths)
     assert "too many variables" in reviews.denied(obj)["path"]
     assert len(looks) <= volumes.MOST_VARIABLES + 2 * 500
+
+
+def test_mounts_are_looked_through_once_for_all_databases_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def look(mount: Object, _: Object) -> bool:
+        looks.append(mount["mountPath"])
+        return False
+
+    monkeypatch.setattr(volumes, "_keeps_data", look)
+    mounts = [mount(f"/mount/{number}", readOnly=True) for number in range(100)]
+    path = ",".join(f"/data/{number}/app.db" for number in range(100))
+    assert reviews.response(pod(container(*mounts), path=path))["allowed"]
+    assert len(looks) == len(mounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -99,6 +100,7 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
     volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
     search = _Search(volumes, settings, findings, storage)
     mounted = _mounts_by_path(targets)
+    elsewhere = functools.cache(lambda: _kept_elsewhere(targets, volumes))  # the same for every database without one
     new: dict[str, VolumeMount] = {}
     for database in settings.path:
         found = list(_application_mounts(database, mounted))
@@ -117,7 +119,8 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
             if directory not in new:
                 new[directory] = _new_mount(directory, len(new))
                 _warn_of_hidden_files(directory, targets, findings)
-                _warn_of_other_volumes(database, targets, volumes, findings)
+                if (kept := elsewhere()) is not None:
+                    _warn_of_other_volumes(database, *kept, findings)
             mount = new[directory]
             if settings.restore == "off":
                 _deny_off(database, "is on a new, empty volume", findings)
@@ -335,10 +338,8 @@ def _referred(text: str) -> list[str]:
     return [name for name in _VARIABLE.findall(text) if name]
 
 
-def _warn_of_other_volumes(
-    database: str, targets: Sequence[Container], volumes: Mapping[str, Volume], findings: Findings
-) -> None:
-    """A database beside the volumes that the application mounts is often a typo, which nothing else would tell."""
+def _kept_elsewhere(targets: Sequence[Container], volumes: Mapping[str, Volume]) -> tuple[str, str] | None:
+    """The first target that mounts volumes for data, and where it does."""
     for target in targets:
         places = [
             mount["mountPath"]
@@ -346,12 +347,17 @@ def _warn_of_other_volumes(
             if not mount["name"].startswith(PREFIX) and _keeps_data(mount, volumes.get(mount["name"], {}))
         ]
         if places:
-            findings.warn(
-                f"{findings.key('path')}: {quoted(database)} is on none of the volumes of container {target['name']}: "
-                f"an empty volume is put at {database.rpartition('/')[0]}; its volumes are at "
-                f"{', '.join(places)[:200]}: if the database is there, write its path"
-            )
-            return
+            return target["name"], ", ".join(places)[:200]
+    return None
+
+
+def _warn_of_other_volumes(database: str, target: str, places: str, findings: Findings) -> None:
+    """A database beside the volumes that the application mounts is often a typo, which nothing else would tell."""
+    findings.warn(
+        f"{findings.key('path')}: {quoted(database)} is on none of the volumes of container {target}: "
+        f"an empty volume is put at {database.rpartition('/')[0]}; its volumes are at {places}: "
+        "if the database is there, write its path"
+    )
 
 
 def _keeps_data(mount: VolumeMount, volume: Mapping[str, object]) -> bool:
