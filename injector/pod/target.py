@@ -68,7 +68,7 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
         if len(found) * len(settings.path) > volumes.MOST_USES:  # `volumes.plan` denies it
             return found
         # A container without the volume that a database lies on has nothing to do with it.
-        return [item for item in found if volumes.holds(item, settings.path)] or found
+        return volumes.holding(found, settings.path) or found
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
     choice = ", ".join(known)[:200]
     for number, name in enumerate(name for name in settings.containers if name not in by_name):

@@ -252,10 +252,11 @@ class _Search:
         return [entry for _, entry in found], sorted(needed.difference(environment))
 
 
-def holds(container: Container, databases: Iterable[str]) -> bool:
-    """Whether a container mounts a volume of the application's that a database lies in."""
-    mounted = _mounts_by_path([container])
-    return any(next(_application_mounts(database, mounted), None) is not None for database in databases)
+def holding(containers: Sequence[Container], databases: Iterable[str]) -> list[Container]:
+    """The containers that mount a volume of the application's in which a database lies."""
+    mounted = _mounts_by_path(containers)
+    names = {target["name"] for database in databases for target, _ in _application_mounts(database, mounted)}
+    return [container for container in containers if container["name"] in names]
 
 
 def _new_mount(directory: str, number: int) -> VolumeMount:
@@ -296,11 +297,10 @@ def _mounts_by_path(targets: Sequence[Container]) -> list[Mounted]:
 def _application_mounts(database: str, mounted: Iterable[Mounted]) -> Iterator[tuple[Container, VolumeMount]]:
     """(container, mount) of each target that mounts something at the database or, else, at its nearest parent."""
     parents = [database[: match.start()] or "/" for match in re.finditer("/", database)]
-    places = [*_side_files(database), database, *reversed(parents)]
+    nearness = {place: rank for rank, place in enumerate([*_side_files(database), database, *reversed(parents)])}
     for target, by_path in mounted:
-        nearest = next((by_path[place] for place in places if place in by_path), None)
-        if nearest is not None:
-            yield target, nearest
+        if places := nearness.keys() & by_path.keys():  # walks the smaller of the two
+            yield target, by_path[min(places, key=nearness.__getitem__)]
 
 
 def _side_files(database: str) -> list[str]:
