@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from injector import __version__, manifests, options
 from injector.admission import review
-from injector.admission.verdict import Question, Verdict, asked_for, judge, namespace_of, overlooked
+from injector.admission.verdict import Question, Verdict, asked_for, judge, key_of, namespace_of, overlooked
 from injector.annotations.table import group as group_of
 from injector.annotations.table import table
 from injector.errors import BadReview, InvalidOptions, Violation, quoted
@@ -224,8 +224,7 @@ def examine(file: str, document: Document, namespace: str, chosen: Options, *, i
     operations: list[Operation] = []
     findings: list[Finding] = []
     for path, found in _objects(document.value):
-        key = (str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind")))
-        verdict = judge(Question(key, "CREATE", found, namespace_of(found, namespace or "default")), chosen)
+        verdict = judge(Question(key_of(found), "CREATE", found, namespace_of(found, namespace or "default")), chosen)
         wrong = [*verdict.violations, *overlooked(found, chosen)]
         if injecting:
             wrong += [*_unplaced(found, namespace, verdict), *([verdict.only_webhook] if verdict.only_webhook else [])]

@@ -6,6 +6,7 @@ import pytest
 
 from injector import GROUP, options
 from injector.pod import target
+from injector.pod.plan import LONGEST_GRACE_SECONDS
 from tests import reviews
 
 Object = dict[str, Any]
@@ -293,5 +294,5 @@ def test_a_grace_period_that_a_second_call_would_not_believe_is_denied_at_the_fi
 
 
 def test_the_longest_grace_period_is_injected_and_injected_again() -> None:
-    once = reviews.injected(reviews.pod({"terminationGracePeriodSeconds": target.LONGEST_GRACE_SECONDS}))
+    once = reviews.injected(reviews.pod({"terminationGracePeriodSeconds": LONGEST_GRACE_SECONDS}))
     assert reviews.injected(once) == once

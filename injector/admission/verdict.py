@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from injector import GROUP
 from injector.admission import workload
-from injector.annotations.settings import asks, ours
+from injector.annotations.settings import asks, ours, written
 from injector.annotations.table import STATUS, group
 from injector.errors import InvalidPod, Violation, quoted
 from injector.options import Options
@@ -82,6 +82,11 @@ def judge(question: Question, options: Options) -> Verdict:
     return _judge_pod(question, options) if question.key == POD else _judge_workload(question, options)
 
 
+def key_of(found: Mapping[str, Any]) -> tuple[str, str]:
+    """The API group and kind of an object of a manifest, as a question names them."""
+    return str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind"))
+
+
 def namespace_of(found: Mapping[str, Any], default: str) -> str:
     """The namespace that an object names, else the default."""
     metadata = found.get("metadata")
@@ -115,9 +120,7 @@ def _containers_of_ours(pod: Mapping[str, Any]) -> list[str]:
 
 def _of_another_variant(pod: Mapping[str, Any], options: Options) -> bool:
     """Whether another installation has injected the Pod, by a status of its group."""
-    metadata = pod.get("metadata")
-    written = metadata.get("annotations") if isinstance(metadata, dict) else None
-    keys = [str(key) for key in written] if isinstance(written, dict) else []
+    keys = map(str, written(pod.get("metadata")))
     return any(key.endswith(f"{GROUP}/{STATUS}") and key != f"{group(options.variant)}/{STATUS}" for key in keys)
 
 
@@ -189,7 +192,7 @@ def _as_string(value: object) -> str:
 def asked_for(found: Mapping[str, Any], options: Options) -> bool:
     """Whether an object carries annotations of our group, wherever in it."""
     prefix = group(options.variant) + "/"
-    return any(str(key).startswith(prefix) for _, written in _annotations(found) for key in written)
+    return any(str(key).startswith(prefix) for _, names in _annotations(found) for key in names)
 
 
 def overlooked(found: Mapping[str, Any], options: Options) -> list[Violation]:
@@ -200,16 +203,16 @@ def overlooked(found: Mapping[str, Any], options: Options) -> list[Violation]:
         options: the operator's.
     """
     our_group = group(options.variant)
-    kind = (str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind")))
+    key = key_of(found)
     violations = []
-    for path, written in _annotations(found):
-        groups = {str(key).rpartition("/")[0] for key in written}
-        if our_group in groups and kind not in JUDGED:
+    for path, names in _annotations(found):
+        groups = {str(name).rpartition("/")[0] for name in names}
+        if our_group in groups and key not in JUDGED:
             violations.append(
                 Violation(
                     f"{path}[{our_group}/…]",
                     None,
-                    f"is on a {kind[1]} of {found.get('apiVersion')}, which nobody looks at: the webhook injects Pods, "
+                    f"is on a {key[1]} of {found.get('apiVersion')}, which nobody looks at: the webhook injects Pods, "
                     "and checks Deployments, StatefulSets, ReplicaSets, DaemonSets, Jobs and CronJobs. If it makes "
                     "Pods with these annotations, they are injected unchecked; else write them in a Pod template",
                 )

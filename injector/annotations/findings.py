@@ -24,6 +24,10 @@ class Findings:
         shown = None if value is None else without_credentials(name, value)
         self.violations.append(Violation(self.key(name), shown, expected))
 
+    def deny_field(self, path: str, value: str | None, expected: str) -> None:
+        """Notes that the field of the Pod at this path (`spec.os`) is wrong."""
+        self.violations.append(Violation(path, value, expected))
+
     def end(self) -> None:
         """Ends the injection if anything is wrong.
 

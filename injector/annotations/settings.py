@@ -95,10 +95,13 @@ class Settings(msgspec.Struct, frozen=True):
 def ours(metadata: object, group: str) -> dict[str, Any]:
     """The annotations of our group in an object's metadata (of any shape), by their key below the group."""
     prefix = group + "/"
+    return {key[len(prefix) :]: value for key, value in written(metadata).items() if str(key).startswith(prefix)}
+
+
+def written(metadata: object) -> dict[str, Any]:
+    """All annotations in an object's metadata (of any shape)."""
     found = metadata.get("annotations") if isinstance(metadata, dict) else None
-    if not isinstance(found, dict):
-        return {}
-    return {key[len(prefix) :]: value for key, value in found.items() if str(key).startswith(prefix)}
+    return found if isinstance(found, dict) else {}
 
 
 def asks(own: Mapping[str, Any]) -> bool:

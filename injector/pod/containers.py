@@ -44,8 +44,9 @@ def init(plan: Plan) -> InjectedContainer:
     Wherever Litestream's image has a shell it runs in that, asks what the replicas hold, and checks databases on
     volumes that outlive the Pod, which could overwrite a newer replica.
     """
-    settings, checked = plan.settings, checks(plan)
+    settings = plan.settings
     asks = settings.restore != "off" and litestream.can_list(settings)
+    checks = asks and bool(plan.storage.lasting)
     container = _litestream(plan, INIT, [], list(plan.replicas))
     del container["args"]
     status = f"metadata.annotations['{group(settings.options.variant)}/{STATUS}']"
@@ -73,21 +74,14 @@ def init(plan: Plan) -> InjectedContainer:
     else:
         container["env"] = [*plan.storage.environment]
         container["volumeMounts"] = [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)]
-    if checked:
+    if checks:
         environment.append({"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"})
         if settings.restore_from is not None:
             moment = f"{settings.restore_from} at {settings.restore_timestamp or 'its newest'}"
             environment.append({"name": "LITESTREAM_MOMENT", "value": moment})
-    container["command"] = [*SCRIPT, (scripts.CHECK if checked else "") + scripts.INIT]
+    container["command"] = [*SCRIPT, (scripts.CHECK if checks else "") + scripts.INIT]
     container["env"] = environment + container["env"]
     return container
-
-
-def checks(plan: Plan) -> list[str]:
-    """Databases that may be older than their replica, or others, where Litestream's image can tell."""
-    if plan.settings.restore == "off" or not litestream.can_list(plan.settings):
-        return []
-    return [database for database in plan.replicas if database in plan.storage.lasting]
 
 
 def restores(plan: Plan) -> list[InjectedContainer]:

@@ -9,7 +9,6 @@ from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
-from injector.errors import Violation
 from injector.options import Options
 from injector.pod import containers, litestream, merge, order, replica, status, target, volumes
 from injector.pod.plan import Plan
@@ -177,11 +176,10 @@ def _names(spec: PodSpec, *lists: Named) -> list[str]:
 def _check_names(spec: PodSpec, findings: Findings) -> None:
     lists: tuple[Named, ...] = ("initContainers", "containers", "ephemeralContainers", "volumes")
     for key in lists:
-        findings.violations.extend(
-            Violation(f"spec.{key}", item["name"], "is a name that the webhook keeps for its own: rename it")
-            for item in spec.get(key) or []
-            if item["name"].startswith(volumes.PREFIX)
-        )
+        for item in spec.get(key) or []:
+            if item["name"].startswith(volumes.PREFIX):
+                why = "is a name that the webhook keeps for its own: rename it"
+                findings.deny_field(f"spec.{key}", item["name"], why)
 
 
 def _with_image(items: Sequence[Container], plan: Plan) -> Sequence[Container]:

@@ -10,6 +10,8 @@ from injector.annotations.settings import Settings
 from injector.pod.shapes import Container, EnvVar, VolumeMount
 from injector.pod.volumes import Storage
 
+LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits
+
 
 @dataclass(frozen=True)
 class User:

@@ -10,10 +10,8 @@ import msgspec
 from injector import __version__
 from injector.annotations.findings import Findings
 from injector.annotations.table import STATUS
-from injector.pod.plan import Plan
+from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.volumes import PREFIX
-
-LONGEST_GRACE = 2**31  # seconds
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -63,7 +61,7 @@ def read(
         return None
     try:
         status = msgspec.json.decode(text, type=Status)
-        if not 0 <= status.grace_period < LONGEST_GRACE:
+        if not 0 <= status.grace_period <= LONGEST_GRACE_SECONDS:
             raise ValueError("no grace period")
         names = status.containers
         if not names or len(set(names)) < len(names) or any(name.startswith(PREFIX) for name in names):

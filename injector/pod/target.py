@@ -9,15 +9,13 @@ from typing import Literal, NamedTuple
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.annotations.table import similar
-from injector.errors import Violation
 from injector.pod import containers, litestream, volumes
-from injector.pod.plan import Credentials, Plan, User
+from injector.pod.plan import LONGEST_GRACE_SECONDS, Credentials, Plan, User
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, PodSpec, SecurityContext, VolumeMount
 from injector.values import LITESTREAM_IMAGE, Quantity, quantity
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
-LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
 IDENTITY_VARIABLES = (
@@ -137,8 +135,8 @@ def _drops_to(target: Container) -> dict[str, tuple[str, int]]:
 
 def _drop(target: Container, context: SecurityContext, settings: Settings, findings: Findings) -> None:
     """Puts in a container's context what its image drops to, where its securityContext says 0 or nothing."""
-    name, drops = target["name"], _drops_to(target)
-    if context["runAsUser"] or "runAsUser" not in drops:
+    name, drops = target["name"], {} if context["runAsUser"] else _drops_to(target)
+    if "runAsUser" not in drops:
         return
     variable, uid = drops["runAsUser"]
     if settings.run_as_user == 0 and uid != 0:
@@ -241,12 +239,10 @@ def check(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> 
                 '"native" stops after the application'
             )
     if not 0 <= plan.grace <= LONGEST_GRACE_SECONDS:
-        findings.violations.append(
-            Violation(
-                "spec.terminationGracePeriodSeconds",
-                str(plan.grace),
-                f"is no time that a Pod can have to end: write seconds from 0 to {LONGEST_GRACE_SECONDS}, such as 30",
-            )
+        findings.deny_field(
+            "spec.terminationGracePeriodSeconds",
+            str(plan.grace),
+            f"is no time that a Pod can have to end: write seconds from 0 to {LONGEST_GRACE_SECONDS}, such as 30",
         )
     _check_image(plan, findings)
     if storage.lasting and settings.restore != "off" and not litestream.can_list(settings):
@@ -299,23 +295,19 @@ def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
             asked = [_quantity((item.get("resources") or {}).get("requests"), resource) for item in others]
             needed = sum((each.amount for each in asked if each is not None), own.amount)
             if needed > most.amount:
-                findings.violations.append(
-                    Violation(
-                        f"spec.resources.requests.{resource}",
-                        most.text,
-                        f"is less than the Pod's containers ask for together with Litestream ({own.text}): write more, "
-                        f"or a smaller {findings.key(f'{resource}-request')}",
-                    )
+                findings.deny_field(
+                    f"spec.resources.requests.{resource}",
+                    most.text,
+                    f"is less than the Pod's containers ask for together with Litestream ({own.text}): write more, "
+                    f"or a smaller {findings.key(f'{resource}-request')}",
                 )
         limit, mine = _quantity(whole.get("limits"), resource), limits[resource]
         if limit is not None and mine is not None and mine.amount > limit.amount:
-            findings.violations.append(
-                Violation(
-                    f"spec.resources.limits.{resource}",
-                    limit.text,
-                    f"is less than Litestream's limit ({mine.text}): write more, or a smaller "
-                    f"{findings.key(f'{resource}-limit')}",
-                )
+            findings.deny_field(
+                f"spec.resources.limits.{resource}",
+                limit.text,
+                f"is less than Litestream's limit ({mine.text}): write more, or a smaller "
+                f"{findings.key(f'{resource}-limit')}",
             )
 
 
