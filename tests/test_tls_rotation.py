@@ -558,6 +558,16 @@ async def mended(api: Api) -> None:
         await asyncio.sleep(0.01)
 
 
+async def mends(held: Certificates, api: Api) -> None:
+    """Clear the caBundle three times while the certificates are looked after, and wait for each to be written again."""
+    running = asyncio.create_task(held.run())
+    for _ in range(3):
+        api.put("mutatingwebhookconfigurations", "", standin.configuration())
+        await mended(api)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 def test_a_ca_bundle_that_somebody_clears_is_written_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -571,12 +581,7 @@ def test_a_ca_bundle_that_somebody_clears_is_written_again_at_once(
         held = certificates(cluster, now)
         await held.start()
         assert held.ready()
-        running = asyncio.create_task(held.run())
-        for _ in range(3):
-            server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
-            await mended(server.api)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await mends(held, server.api)
         await cluster.close()
 
     with standin.serving(tmp_path) as server:
@@ -594,12 +599,7 @@ def test_without_permission_to_watch_that_is_said_once_and_the_next_look_mends(
         server.api.rules = [rule._replace(verbs=[*set(rule.verbs) - {"watch"}]) for rule in server.api.rules]
         held = certificates(cluster, now)
         await held.start()
-        running = asyncio.create_task(held.run())
-        for _ in range(3):
-            server.api.put("mutatingwebhookconfigurations", "", standin.configuration())
-            await mended(server.api)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await mends(held, server.api)
         await cluster.close()
 
     with standin.serving(tmp_path) as server:

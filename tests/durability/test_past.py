@@ -40,20 +40,25 @@ ALLOWED = 200  # rows at 100 a second that the newest replicated state before a 
 pytestmark = SCENARIO
 
 
+def with_a_moment(stage: Stage, row: Row) -> tuple[dict[str, str], int]:
+    """One life; annotations that restore a moment in its middle, and the last row that it had seen committed then."""
+    run = stage.start()
+    write(run, row, 300)
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seen = acknowledged(run.logs(APPLICATION))[-1]
+    committed(run, seen + 300)
+    end(run, row)
+    return {"restore-from": f"default/pod/{stage.name}/{{database}}", "restore-timestamp": moment}, seen
+
+
 @ways(NATIVE_05, NATIVE_03)
 def test_another_workload_starts_from_a_moment_and_keeps_its_own_rows_from_then_on(
     s3: S3, way: Way, measure: Callable[[str, Way], Row]
 ) -> None:
     row = measure("a copy starts from a moment in another's life, and is made again from its own replica", way)
     with Stage(way, s3) as origin:
-        run = origin.start()
-        write(run, row, 300)
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        seen = acknowledged(run.logs(APPLICATION))[-1]
-        committed(run, seen + 300)
-        end(run, row)
-        source = f"default/pod/{origin.name}/{{database}}"
-    with Stage(way, s3, annotations={"restore-from": source, "restore-timestamp": moment}) as stage:
+        moment, seen = with_a_moment(origin, row)
+    with Stage(way, s3, annotations=moment) as stage:
         run = stage.start()
         first = write(run, row, 100)
         assert first <= seen + LATE[way.litestream], "the copy has rows that came after the moment"
@@ -69,17 +74,8 @@ def test_a_moment_is_restored_once_on_a_volume_that_has_the_file(
 ) -> None:
     row = measure("a moment on the PersistentVolumeClaim that has the file: the Pod waits, then replace, twice", way)
     with Stage(way, s3, claim=volume(tmp_path)) as stage:
-        run = stage.start()
-        write(run, row, 300)
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        seen = acknowledged(run.logs(APPLICATION))[-1]
-        committed(run, seen + 300)
-        end(run, row)
-        asked = {
-            "restore-from": f"default/pod/{stage.name}/{{database}}",
-            "restore-timestamp": moment,
-            "replica-path": f"moments/{stage.name}/{{database}}",
-        }
+        moment, seen = with_a_moment(stage, row)
+        asked = {**moment, "replica-path": f"moments/{stage.name}/{{database}}"}
         run = stage.start(annotations=asked)
         with pytest.raises(BlockedPod, match=INIT) as caught:
             run.wait_started()
