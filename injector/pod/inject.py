@@ -10,7 +10,7 @@ from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
 from injector.options import Options
-from injector.pod import containers, litestream, merge, order, replica, status, target, volumes
+from injector.pod import check, containers, litestream, merge, order, replica, status, target, user, volumes
 from injector.pod.plan import Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
@@ -77,21 +77,21 @@ def _plan(pod: Pod, identity: Identity, options: Options, findings: Findings) ->
     if earlier is None and STATUS not in own:
         _check_names(spec, findings)
     targets = target.targets(spec, settings, earlier.containers if earlier else None, findings)
-    user = target.user(targets, spec, settings, findings)
+    whom = user.of(targets, spec, settings, findings)
     storage = volumes.plan(spec, targets, settings, findings)
     replicas = replica.paths(settings, identity, findings)
     plan = Plan(
         settings,
         targets,
         storage,
-        user,
+        whom,
         replicas,
         replica.sources(settings, identity, replicas, findings),
         target.credentials(settings, targets),
         earlier.grace_period if earlier else target.grace(spec),
         earlier.image if earlier else None,
     )
-    target.check(spec, plan, identity, findings)
+    check.pod(spec, plan, identity, findings)
     return plan, earlier
 
 

@@ -1,0 +1,176 @@
+"""What of a Pod stands in the way of what is asked for, or makes it risky, once it is known what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from injector.annotations.findings import Findings
+from injector.annotations.settings import Settings
+from injector.pod import containers, litestream, volumes
+from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
+from injector.pod.replica import Identity
+from injector.pod.shapes import Container, PodSpec
+from injector.pod.target import grace
+from injector.values import LITESTREAM_IMAGE, Quantity, quantity
+
+
+def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> None:
+    """What of the Pod itself stands in the way."""
+    settings, storage, main = plan.settings, plan.storage, spec["containers"]
+    _check_other_litestream(spec, settings, findings)
+    if _is_windows(spec):
+        findings.deny(
+            "inject",
+            "true",
+            'does not work in a Windows Pod, as Litestream\'s image is for Linux: write "false"',
+        )
+    if settings.sidecar == "container":
+        if identity.finishes:
+            findings.deny("sidecar", "container", 'would keep the Job from ever finishing: write "native"')
+        else:
+            findings.warn(
+                f'{findings.key("sidecar")} "container": Litestream stops {max(grace(spec), 1)} s (the application\'s '
+                "grace period) after the Pod is told to end, and rows written later are lost; "
+                '"native" stops after the application'
+            )
+    if not 0 <= plan.grace <= LONGEST_GRACE_SECONDS:
+        findings.deny_field(
+            "spec.terminationGracePeriodSeconds",
+            str(plan.grace),
+            f"is no time that a Pod can have to end: write seconds from 0 to {LONGEST_GRACE_SECONDS}, such as 30",
+        )
+    _check_image(plan, findings)
+    if storage.lasting and settings.restore != "off" and not litestream.can_list(settings):
+        findings.warn(
+            f"this image can't determine whether {', '.join(sorted(storage.lasting))[:200]} on its volume is older "
+            f"than its replica, and an older one would overwrite it: use {LITESTREAM_IMAGE}"
+        )
+    if settings.restore_from is not None and storage.lasting and settings.local_database is None:
+        findings.warn(
+            f"{findings.key('restore-from')}: where {', '.join(sorted(storage.lasting))[:200]} is on its volume "
+            f'already, the Pod waits: write {findings.key("local-database")} "replace" to move it aside and restore, '
+            'once, or "keep" to go on with it'
+        )
+    _check_resources(spec, plan, findings)
+    proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
+    names = set(plan.target_names)
+    for name in proxies:
+        if name not in names:
+            findings.warn(
+                f"proxy {name} is an ordinary container and ends with the application, before Litestream's final sync: "
+                "the last rows can be lost; run it as a native sidecar"
+            )
+    if settings.metrics_port is not None:
+        for item in [*main, *(spec.get("initContainers") or [])]:
+            ports = [entry.get("containerPort") for entry in item.get("ports") or []]
+            if settings.metrics_port in ports and item["name"] != containers.REPLICATE:
+                findings.deny(
+                    "metrics-port",
+                    str(settings.metrics_port),
+                    f"is taken by container {item['name']}: write another, such as "
+                    f"{_free_port(settings.metrics_port, ports)}",
+                )
+
+
+def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
+    """Resources of the Pod as a whole hold for all its containers (core/v1 PodSpec.resources): ours have to fit in."""
+    whole = spec.get("resources") or {}
+    settings = plan.settings
+    requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
+    limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit}
+    running = [
+        *spec["containers"],
+        *(i for i in spec.get("initContainers") or [] if i.get("restartPolicy") == "Always"),
+    ]
+    others = [item for item in running if not item["name"].startswith(volumes.PREFIX)]
+    for resource in ("cpu", "memory"):
+        most = _quantity(whole.get("requests"), resource)
+        own = requests[resource]
+        if most is not None:
+            asked = [_quantity((item.get("resources") or {}).get("requests"), resource) for item in others]
+            needed = sum((each.amount for each in asked if each is not None), own.amount)
+            if needed > most.amount:
+                findings.deny_field(
+                    f"spec.resources.requests.{resource}",
+                    most.text,
+                    f"is less than the Pod's containers ask for together with Litestream ({own.text}): write more, "
+                    f"or a smaller {findings.key(f'{resource}-request')}",
+                )
+        limit, mine = _quantity(whole.get("limits"), resource), limits[resource]
+        if limit is not None and mine is not None and mine.amount > limit.amount:
+            findings.deny_field(
+                f"spec.resources.limits.{resource}",
+                limit.text,
+                f"is less than Litestream's limit ({mine.text}): write more, or a smaller "
+                f"{findings.key(f'{resource}-limit')}",
+            )
+
+
+def _quantity(amounts: object, resource: str) -> Quantity | None:
+    text = amounts.get(resource) if isinstance(amounts, dict) else None
+    try:
+        return None if text is None else quantity(str(text))
+    except ValueError:
+        return None
+
+
+def _is_windows(spec: PodSpec) -> bool:
+    selected = (spec.get("nodeSelector") or {}).get("kubernetes.io/os") == "windows"
+    options = [(spec.get("securityContext") or {}).get("windowsOptions")]
+    options += [(item.get("securityContext") or {}).get("windowsOptions") for item in spec["containers"]]
+    host = any((option or {}).get("hostProcess") for option in options)
+    return (spec.get("os") or {}).get("name") == "windows" or selected or host
+
+
+def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Findings) -> None:
+    """Two Litestreams on one file destroy their replicas: at least one of two could not be restored in 4 of 4 runs."""
+    if settings.single_writer == "off":
+        return
+    for item in [*(spec.get("initContainers") or []), *spec["containers"]]:
+        if item["name"].startswith(volumes.PREFIX) or not _replicates(item):
+            continue
+        right = (
+            f"container {item['name']} runs a Litestream of its own, and two on one database destroy its replicas: "
+            "take that container out; to go on with its replica, write its path in the bucket in "
+            f"{findings.key('replica-path')}"
+        )
+        if settings.single_writer == "warn":
+            findings.warn(right)
+        else:
+            findings.deny("single-writer", "enforce", right)
+
+
+def _replicates(item: Container) -> bool:
+    """Whether a container runs `litestream replicate`, alone (the image's own entrypoint) or around the application."""
+    command = [*(item.get("command") or []), *(item.get("args") or [])]
+    words = " ".join(command).split()
+    named = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0] == "litestream"
+    at = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "litestream"), None)
+    verb = words[at + 1 : at + 2] if at is not None else words[:1] if named else []
+    return verb == ["replicate"]
+
+
+def _check_image(plan: Plan, findings: Findings) -> None:
+    """What the image can't do, or does not say that it can."""
+    settings = plan.settings
+    if "first-sync" in settings.given and settings.first_sync != "background" and not containers.first_syncs(plan):
+        findings.warn(
+            f"{findings.key('first-sync')} has no effect here: it needs a volume that ends with the Pod, a native "
+            "sidecar, and Litestream 0.5.8 or newer in an image with a shell"
+        )
+    if not litestream.can_list(settings):
+        findings.warn(
+            f"{findings.key('image')} has no shell, or a Litestream before 0.5.8: nothing starts Litestream again at "
+            "once when it dies, and nobody says when a database can't be replicated; rows can be lost in both cases: "
+            f"use {LITESTREAM_IMAGE}"
+        )
+    elif not litestream.tells_shell(settings):
+        findings.warn(
+            f"{findings.key('image')}: the tag does not say whether the image has a shell and sqlite3, which all "
+            f"injected containers need to lose no row: use {LITESTREAM_IMAGE} if they can't start"
+        )
+
+
+def _free_port(taken: int, ports: Sequence[object]) -> int:
+    """Another port; any will do as a suggestion where a container lists thousands."""
+    return next((port for port in range(taken + 1, taken + 100) if port not in ports and port < 65536), 9090)

@@ -1,0 +1,107 @@
+"""What of a Pod stands in the way, or makes it risky, and how that is said."""
+
+from typing import Any
+
+import pytest
+
+from injector import GROUP
+from injector.pod.plan import LONGEST_GRACE_SECONDS
+from tests import reviews
+from tests.test_target import fields, pod
+
+Object = dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"image": "litestream/litestream:0.3.13", "args": ["replicate"]},
+        {"image": "docker.io/litestream/litestream@sha256:" + "0" * 64, "args": ["replicate", "-config", "/x"]},
+        {"image": "example.com/tools:1", "command": ["litestream", "replicate"]},
+        {"image": "example.com/app:1", "command": ["/usr/local/bin/litestream"], "args": ["replicate", "-exec", "app"]},
+        {"image": "example.com/app:1", "command": ["sh", "-c", "exec litestream replicate -exec /app"]},
+    ],
+    ids=range(5),
+)
+def test_another_litestream_in_the_pod_is_denied(own: Object) -> None:
+    obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
+    obj["spec"]["containers"][1] |= own
+    assert "container c1 runs a Litestream of its own" in reviews.denied(obj)["single-writer"]
+    annotations = obj["metadata"]["annotations"]
+    annotations[f"{GROUP}/single-writer"] = "warn"
+    assert "container c1 runs a Litestream of its own" in reviews.warned(obj)
+    annotations[f"{GROUP}/single-writer"] = "off"
+    assert "Litestream of its own" not in reviews.warned(obj)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"image": "litestream/litestream:0.5.17", "args": ["restore", "/data/app.db"]},
+        {"image": "example.com/litestream-exporter:1", "args": ["replicate"]},
+        {"image": "example.com/app:1", "args": ["replicate"]},
+    ],
+    ids=range(3),
+)
+def test_what_does_not_replicate_is_no_second_litestream(own: Object) -> None:
+    obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
+    obj["spec"]["containers"][1] |= own
+    assert reviews.response(obj)["allowed"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"os": {"name": "windows"}},
+        {"nodeSelector": {"kubernetes.io/os": "windows"}},
+        {"securityContext": {"runAsUser": 1, "windowsOptions": {"hostProcess": True}}},
+    ],
+    ids=range(3),
+)
+def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"] |= spec
+    assert "inject" in reviews.denied(obj)
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        ({"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}}, "spec.resources.limits.memory"),
+        ({"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}, "spec.resources.requests.cpu"),
+        ({"requests": {"memory": "60Mi"}, "limits": {"memory": "1Gi"}}, "spec.resources.requests.memory"),
+    ],
+    ids=range(3),
+)
+def test_resources_of_the_whole_pod_that_litestream_does_not_fit_into_are_told(resources: Object, field: str) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "90m"}}
+    obj["spec"]["resources"] = resources
+    assert fields(obj) == [field]
+
+
+def test_resources_of_the_whole_pod_that_litestream_fits_into_are_fine() -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["resources"] = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+    assert fields(obj) == []
+    assert reviews.injected(reviews.injected(obj)) == reviews.injected(obj)
+
+
+def test_a_moment_for_a_database_on_a_lasting_volume_is_warned_of() -> None:
+    obj = pod({"runAsUser": 1000}, path="/data/app.db", restore_from="old/{database}")
+    obj["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    assert "is on its volume already, the Pod waits" in reviews.warned(obj)
+    obj["metadata"]["annotations"][f"{GROUP}/local-database"] = "replace"
+    assert "the Pod waits" not in reviews.warned(obj)
+
+
+@pytest.mark.parametrize("seconds", [-1, 2**30 + 1, 3_000_000_000])
+def test_a_grace_period_that_a_second_call_would_not_believe_is_denied_at_the_first(seconds: int) -> None:
+    obj = reviews.pod({"terminationGracePeriodSeconds": seconds})
+    assert "write seconds from 0" in reviews.denied(obj)["spec.terminationGracePeriodSeconds"]
+
+
+def test_the_longest_grace_period_is_injected_and_injected_again() -> None:
+    once = reviews.injected(reviews.pod({"terminationGracePeriodSeconds": LONGEST_GRACE_SECONDS}))
+    assert reviews.injected(once) == once
