@@ -49,7 +49,8 @@ WORLDS = {
     "admitted twice, and another workload": (World((TWICE, TWICE, API), faults=0), 700_000),
     "retries and sweeping": (World((WEB, WEB, SWEEP)), 90_000),
 }
-QUICK = 170_000  # states: a few seconds; WRITERS=full searches the larger ones too
+QUICK = 170_000  # states: some seconds; WRITERS=full searches the larger ones too
+SLOW = 80_000  # states: more than is worth waiting for at every change, so `make test-fast` leaves them out
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,14 @@ def _sweeping_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarding, "SWEPT_AFTER", lease.EXPIRY)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, states) in WORLDS.items() if FULL or states <= QUICK])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if states > SLOW else [])
+        for name, (_, states) in WORLDS.items()
+        if FULL or states <= QUICK
+    ],
+)
 def test_never_two_writers(name: str) -> None:
     world, states = WORLDS[name]
     found = writers.search(world)
@@ -94,6 +102,7 @@ def test_clocks_farther_apart_are_a_hole() -> None:
     assert hole(World((WEB, API), faults=0, skews=(0, 45)))
 
 
+@pytest.mark.slow
 def test_a_clock_read_after_the_holder_is_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
     look = Guard._look
 
