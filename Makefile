@@ -67,7 +67,7 @@ lint: setup ## Check style, types, scripts and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x init.sh check.sh restore.sh sidecar.sh
+	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x init.sh check.sh sidecar.sh
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: setup ## Put the code into its one format

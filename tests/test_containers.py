@@ -30,7 +30,8 @@ def variable(container: Object, name: str) -> str | None:
 
 def uploads(container: Object) -> str | None:
     """From how many bytes on a restore uploads the database before the application starts."""
-    return variable(container, "LITESTREAM_FIRST_SYNC")
+    command = container.get("command", [])
+    return command[-1] if "restore" in command else None
 
 
 def test_three_kinds_of_container_are_injected_and_no_more() -> None:
@@ -46,8 +47,8 @@ def test_a_restored_database_is_uploaded_before_the_application_starts(first_syn
         restore = found[f"litestream-hook-restore-{number}"]
         assert uploads(restore) == least
         if least is not None:
-            assert restore["command"] == ["/bin/sh", "/etc/litestream/restore.sh"]
-            assert variable(restore, "LITESTREAM_CONFIG_FILE") == f"/etc/litestream/database-{number}.yml"
+            alone = f"/etc/litestream/database-{number}.yml"
+            assert restore["command"] == ["/bin/sh", "/etc/litestream/sidecar.sh", "restore", alone, least]
 
 
 def test_the_last_restore_of_a_database_uploads_it() -> None:
@@ -141,7 +142,6 @@ def test_a_socket_and_a_binary_have_one_name_in_config_and_scripts() -> None:
     assert "$c/litestream.sock" in script
     assert f"config={litestream.CONFIG.rpartition('/')[0]}\n" in init["command"][-1]
     assert f"litestream={litestream.BINARY}\n" in init["command"][-1]
-    assert litestream.BINARY in (variable(init, "LITESTREAM_RESTORE_SCRIPT") or "")
 
 
 def test_each_line_of_the_config_is_what_a_config_of_one_database_is_made_of() -> None:

@@ -230,10 +230,10 @@ def test_a_copy_of_a_pod_without_a_status_does_nothing(shell: Shell) -> None:
 
 def test_each_database_gets_a_config_of_its_own(shell: Shell) -> None:
     config = '{"logging":{},\n"socket":{},\n"dbs":[\n{"path":"/a b/*.db","x":1},\n{"path":"/c.db"}\n]}'
-    shell.ends_well([], LITESTREAM_CONFIG=config, LITESTREAM_RESTORE_SCRIPT="restore", LITESTREAM_SIDECAR_SCRIPT="run")
+    shell.ends_well([], LITESTREAM_CONFIG=config, LITESTREAM_SIDECAR_SCRIPT="run")
     made = {path.name: path.read_text() for path in shell.config.iterdir()}
     assert made.pop("litestream.yml") == config
-    assert (made.pop("restore.sh"), made.pop("sidecar.sh")) == ("restore", "run")
+    assert made.pop("sidecar.sh") == "run"
     assert made == {
         "database-0.yml": '{"logging":{},"dbs":[{"path":"/a b/*.db","x":1}]}',
         "database-1.yml": '{"logging":{},"dbs":[{"path":"/c.db"}]}',

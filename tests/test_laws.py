@@ -129,7 +129,7 @@ def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -
             assert pods.MARK.lower() not in word.lower()
         if "-c" in command:
             assert "args" not in item
-        constant = {"LITESTREAM_RESTORE_SCRIPT": scripts.RESTORE, "LITESTREAM_SIDECAR_SCRIPT": scripts.SIDECAR}
+        constant = {"LITESTREAM_SIDECAR_SCRIPT": scripts.SIDECAR}
         values = {entry["name"]: entry.get("value", "") for entry in item["env"]}
         ours = [
             value for name, value in values.items() if name not in IDENTITY_VARIABLES and constant.get(name) != value

@@ -72,13 +72,13 @@ class Litestream:
             left.unlink()
         shutil.rmtree(self.folder / ".my app.db-litestream")
 
-    def restore(self, *flags: str, **environment: str) -> subprocess.Popen[str]:
-        """Start the script of a restore, as its container does."""
+    def restore(self, least: int, *flags: str) -> subprocess.Popen[str]:
+        """Start the script of a restore, as its container does; it uploads what has more than `least` bytes."""
         config = str(self.folder / "litestream.yml")
         alone = self.folder / "database-0.yml"
         if not alone.exists():
             shutil.copy(config, alone)
-        script = scripts.RESTORE.replace(litestream.BINARY, BINARY)
+        script = scripts.SIDECAR.replace(litestream.BINARY, BINARY)
         arguments = [
             "restore",
             "-config",
@@ -88,10 +88,9 @@ class Litestream:
             *flags,
             str(self.database),
         ]
-        everything = {**ENVIRONMENT, "LITESTREAM_CONFIG_FILE": str(alone), **environment}
         return subprocess.Popen(
-            [*self.shell, "-c", script, "restore.sh", *arguments],
-            env=everything,
+            [*self.shell, "-c", script, "sidecar.sh", "restore", str(alone), str(least), *arguments],
+            env=ENVIRONMENT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,7 +110,7 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Litestre
 def test_a_restored_database_is_in_its_replica_again_before_the_restore_ends(running: Litestream) -> None:
     running.lose()
     before = running.replicated()
-    process = running.restore(LITESTREAM_FIRST_SYNC="0")
+    process = running.restore(0)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert f"{running.database} is in its replica again" in output
@@ -120,11 +119,10 @@ def test_a_restored_database_is_in_its_replica_again_before_the_restore_ends(run
     assert running.ended.read_text().startswith(f"{inode} ")
 
 
-@pytest.mark.parametrize("least", ["16777216", ""])
-def test_a_small_database_is_left_to_the_sidecar(running: Litestream, least: str) -> None:
+def test_a_small_database_is_left_to_the_sidecar(running: Litestream) -> None:
     running.lose()
     before = running.replicated()
-    process = running.restore(LITESTREAM_FIRST_SYNC=least)
+    process = running.restore(16777216)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, running.database.exists()) == (0, True), output
     assert running.replicated() == before
@@ -135,7 +133,7 @@ def test_the_application_starts_even_if_the_first_sync_fails(running: Litestream
     running.lose()
     config = running.folder / "database-0.yml"
     config.write_text((running.folder / "litestream.yml").read_text().replace('/replica"', '/litestream.yml/replica"'))
-    process = running.restore(LITESTREAM_FIRST_SYNC="0")
+    process = running.restore(0)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "the application starts all the same" in output
@@ -143,7 +141,7 @@ def test_the_application_starts_even_if_the_first_sync_fails(running: Litestream
 
 def test_a_restore_that_fails_fails(running: Litestream) -> None:
     running.lose()
-    process = running.restore("-no-such-flag", LITESTREAM_FIRST_SYNC="0")
+    process = running.restore(0, "-no-such-flag")
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, output
     assert not running.database.exists()
@@ -156,13 +154,13 @@ def test_nothing_is_uploaded_where_litestream_goes_on(running: Litestream) -> No
         time.sleep(0.05)
     running.stop()
     before = running.replicated()
-    process = running.restore(LITESTREAM_FIRST_SYNC="0")
+    process = running.restore(0)
     process.communicate(timeout=60)
     assert (process.returncode, running.replicated()) == (0, before)
 
 
 def test_a_script_keeps_all_but_comments_blank_lines_and_indents() -> None:
-    for name in ("init", "check", "restore", "sidecar"):
+    for name in ("init", "check", "sidecar"):
         lines = scripts.read(name).splitlines()
         assert all(line == line.strip() != "" and not line.startswith("#") for line in lines)
         assert not any(line.startswith(". ./") for line in lines)
@@ -170,11 +168,11 @@ def test_a_script_keeps_all_but_comments_blank_lines_and_indents() -> None:
 
 def test_kubernetes_expands_nothing_in_a_script() -> None:
     """It takes `$(NAME)` for a variable of the container's, and `$$` for a dollar sign (core/v1 EnvVar)."""
-    for name in ("init", "check", "restore", "sidecar"):
+    for name in ("init", "check", "sidecar"):
         assert not re.search(r"\$\$|\$\([-._a-zA-Z][-._a-zA-Z0-9]*\)", scripts.read(name))
 
 
-@pytest.mark.parametrize("name", ["init", "check", "restore", "sidecar"])
+@pytest.mark.parametrize("name", ["init", "check", "sidecar"])
 def test_each_shell_takes_each_script(name: str) -> None:
     for shell in SHELLS.values():
         subprocess.run([*shell, "-n", "-c", scripts.read(name)], check=True, env=ENVIRONMENT)

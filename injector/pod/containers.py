@@ -57,10 +57,7 @@ def init(plan: Plan) -> InjectedContainer:
     if plan.sources:
         environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, plan.sources)})
     if litestream.can_list(settings):
-        environment += [
-            {"name": "LITESTREAM_RESTORE_SCRIPT", "value": scripts.RESTORE},
-            {"name": "LITESTREAM_SIDECAR_SCRIPT", "value": scripts.SIDECAR},
-        ]
+        environment.append({"name": "LITESTREAM_SIDECAR_SCRIPT", "value": scripts.SIDECAR})
     else:
         container["image"] = settings.init_image.reference
     if settings.restore != "off":
@@ -99,11 +96,8 @@ def restores(plan: Plan) -> list[InjectedContainer]:
             restore = _litestream(plan, f"{RESTORE_FROM}-{number}", arguments, [database])
             result.append(restore)
         if database in waiting:
-            restore["command"] = ["/bin/sh", f"{volumes.CONFIG_DIRECTORY}/restore.sh"]
-            restore["env"] += [
-                {"name": "LITESTREAM_CONFIG_FILE", "value": f"{volumes.CONFIG_DIRECTORY}/database-{number}.yml"},
-                {"name": "LITESTREAM_FIRST_SYNC", "value": str(waiting[database])},
-            ]
+            alone = f"{volumes.CONFIG_DIRECTORY}/database-{number}.yml"
+            restore["command"] = _sidecar("restore", alone, str(waiting[database]))
     return result
 
 
@@ -149,8 +143,8 @@ def replicate(plan: Plan) -> InjectedContainer:
     return container
 
 
-def _sidecar(mode: str) -> list[str]:
-    return ["/bin/sh", f"{volumes.CONFIG_DIRECTORY}/sidecar.sh", mode]
+def _sidecar(mode: str, *arguments: str) -> list[str]:
+    return ["/bin/sh", f"{volumes.CONFIG_DIRECTORY}/sidecar.sh", mode, *arguments]
 
 
 def first_syncs(plan: Plan) -> dict[str, int]:

@@ -15,4 +15,4 @@ def read(name: str) -> str:
     return "".join(f"{line}\n" for line in lines if line and not line.startswith("#"))
 
 
-INIT, CHECK, RESTORE, SIDECAR = map(read, ("init", "check", "restore", "sidecar"))
+INIT, CHECK, SIDECAR = map(read, ("init", "check", "sidecar"))

@@ -38,7 +38,6 @@ write() {
 
 write litestream.yml "$LITESTREAM_CONFIG"
 write restore-from.yml "${LITESTREAM_RESTORE_FROM-}"
-write restore.sh "${LITESTREAM_RESTORE_SCRIPT-}"
 write sidecar.sh "${LITESTREAM_SIDECAR_SCRIPT-}"
 # The same for each database alone, as a final sync of its own takes one config and must leave the port and the socket
 # to others: the lines of the config are a head, port and socket, one for each database, and an end.

@@ -1,5 +1,5 @@
-# The sidecar: `sidecar.sh run` is its first process; the kubelet calls `started`, `alive` and `ready`.
-# LITESTREAM_DATABASES has one absolute path a line. What the modes tell each other lies beside this file, where no
+# The sidecar: `sidecar.sh run` is its first process; the kubelet calls `started`, `alive` and `ready`. The restore of a
+# database that may be large is `restore`. LITESTREAM_DATABASES has one absolute path a line. What the modes tell each other lies beside this file, where no
 # other container can write; beside the database lies a note of an end in order, for the next start on the same volume.
 # Litestream is never asked to sync: the transaction that keeps SQLite from beginning its WAL anew would end with the
 # request (db.go: BeginTx with the request's context), and the replica of a busy database is corrupt from then on.
@@ -11,7 +11,7 @@ nl='
 IFS=$nl
 c=/etc/litestream
 l=/usr/local/bin/litestream
-dbs=$LITESTREAM_DATABASES
+dbs=${LITESTREAM_DATABASES-}
 stop='' asked='' listed='' pid=''
 
 say() {
@@ -210,6 +210,34 @@ run() {
   until wait; do :; done
 }
 
+# Restores a database by Litestream's flags, the path last; $1 is a config of the database alone. On a volume that ends
+# with the Pod the replica then lacks what is written until Litestream has uploaded the database as a whole again, which
+# takes seconds for one of more than $2 bytes: it is done here, before the application starts, and the sidecar goes on.
+restore() {
+  alone=$1 least=$2
+  shift 2
+  # The shell, as the first process, would ignore SIGTERM without the trap.
+  trap 'kill "$pid"; exit 143' TERM
+  begin $l "$@"
+  await
+  for d do :; done
+  noted "$d"
+  # Where there are LTX files, Litestream goes on and uploads nothing anew.
+  [ "$status" = 0 ] && [ -f "$d" ] && [ ! -L "$m" ] && [ ! -e "$m/ltx" ] || exit "$status"
+  size=$(stat -c %s "$d")
+  [ "$size" -gt "$least" ] || return 0
+  limit=$((60 + size / 4000000))
+  say "uploading $d ($((size >> 20)) MiB) before the application starts, for $limit s at most"
+  begin timeout $limit $l replicate -config "$alone" -no-expand-env -once
+  await
+  if [ "$status" = 0 ]; then
+    note "$d"
+    say "$d is in its replica again"
+  else
+    say "$d is not in its replica again (exit $status), and the application starts all the same: until the sidecar has uploaded it, a node that dies takes what is written meanwhile"
+  fi
+}
+
 # Holds the application back until Litestream has open what it is to go on with (with the rest it begins anew), 5 s at
 # most: who deletes the Pod waits for this too.
 started() {
@@ -237,4 +265,4 @@ ready() {
   [ ! -s $c/fault ] || { cat $c/fault && exit 1; }
 }
 
-"$1"
+"$@"
