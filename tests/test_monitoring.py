@@ -48,7 +48,8 @@ QUERIES = [(panel["title"], target) for panel in PANELS for target in panel["tar
 FASTER = 100
 # A machine that is busy with other things for some seconds uploads, syncs and answers late as well.
 LESS_FAST = dict.fromkeys(
-    ["LitestreamReplicationBehind", "LitestreamDatabaseNeverSynced", "LitestreamHookSlow"], FASTER // 2
+    ["LitestreamReplicationBehind", "LitestreamDatabaseNeverSynced", "LitestreamSyncErrors", "LitestreamHookSlow"],
+    FASTER // 2,
 )
 MILLISECONDS = {"s": 1000, "m": 60_000, "h": 3_600_000}
 SELECTOR = re.compile(r"\b(?:litestream_|process_|up\b)\w*(?:\{[^}]*\})?")
@@ -81,7 +82,7 @@ FROM_THE_START = {
     ("LitestreamHookReplicasDisagree", "faulty"),
 }
 HEALTHY_SECONDS = 12
-TROUBLE_SECONDS = 60
+TROUBLE_SECONDS = 180  # at most: it ends when every alert has fired
 AFTERWARDS_SECONDS = 5  # in which an alert that is wrong may still fire
 MISSED_SCRAPES_SECONDS = 10  # in which a busy machine may answer Prometheus too late
 
