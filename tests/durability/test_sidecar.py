@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,6 @@ from tests.durability.stage import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.podrunner import Run
     from tests.podrunner.s3 import S3
@@ -44,10 +44,13 @@ CYCLE = 200  # rows
 
 
 def kill(run: Run, number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal to Litestream, as soon as there is one."""
-    deadline = time.monotonic() + 60
-    while not run.kill(REPLICATE, "litestream", number):
+    """Send a signal to Litestream, as soon as there is one, and wait for its end: the next is another one."""
+    deadline = time.monotonic() + 120
+    while not (killed := run.kill(REPLICATE, "litestream", number)):
         assert time.monotonic() < deadline, "Litestream was not started again"
+        time.sleep(0.01)
+    while any(Path(f"/proc/{process}").exists() for process in killed):
+        assert time.monotonic() < deadline, "Litestream did not end"
         time.sleep(0.01)
 
 

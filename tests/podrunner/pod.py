@@ -163,14 +163,14 @@ class Run:
             raise RuntimeError(f"container {container!r} does not run; {self.state()}")
         return life.execute(arguments, seconds)
 
-    def kill(self, container: str, program: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal to the processes of a container that run `program`; how many there were."""
+    def kill(self, container: str, program: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
+        """Send a signal to the processes of a container that run `program`; their numbers on this machine."""
         life = self.containers[container].life
         found = life.processes(program) if life is not None else []
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        return len(found)
+        return found
 
     def volume(self, name: str) -> Path:
         """Where the volume `name` is on this machine, until the Pod is deleted."""
