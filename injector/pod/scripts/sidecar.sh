@@ -252,17 +252,22 @@ started() {
   done 2> /dev/null
 }
 
-# Litestream is away between its lives only, and that is no fault until it has died five times in ten minutes.
+# Litestream is away between its lives only, and that is no fault.
 alive() {
-  if [ -e $c/deaths ]; then
-    { read -r first && read -r why; } < $c/deaths
-    [ $(($(date +%s) - first)) -gt 600 ] || { printf '%s\n' "$why" && exit 1; }
-  fi
   [ ! -e $c/pid ] || exec $l info -timeout 9 -socket $c/litestream.sock
 }
 
+# Says what is wrong. It never restarts the container: a Pod that is deleted while the kubelet lets one wait loses what
+# was written meanwhile.
 ready() {
-  [ ! -s $c/fault ] || { cat $c/fault && exit 1; }
+  wrong=''
+  [ ! -s $c/fault ] || wrong=$(cat $c/fault)$nl
+  if [ -e $c/deaths ]; then
+    { read -r first && read -r why; } < $c/deaths
+    [ $(($(date +%s) - first)) -gt 600 ] || wrong=$wrong$why$nl
+  fi
+  printf %s "$wrong"
+  [ -z "$wrong" ]
 }
 
 "$@"
