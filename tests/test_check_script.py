@@ -9,15 +9,14 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from injector.pod import litestream, scripts, volumes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 SHELLS = {"busybox": ["busybox", "sh"], "dash": ["dash"], "bash": ["bash", "--posix"]}
@@ -157,28 +156,17 @@ def test_a_database_that_is_cut_off_is_told(volume: Volume) -> None:
 def test_a_directory_that_is_not_ours_holds_up_only_where_there_is_something_to_restore(volume: Volume) -> None:
     if os.geteuid() != 0:
         pytest.skip("root alone can give a directory away")
-    for folder in (volume.config, volume.folder):
-        folder.chmod(0o777)
-    volume.data.chmod(0o755)
-    volume.shell = [
-        "setpriv",
-        "--reuid",
-        "1000",
-        "--regid",
-        "1000",
-        "--clear-groups",
-        "--",
-        shutil.which(volume.shell[0]) or "",
-        *volume.shell[1:],
-    ]
-    for parent in volume.folder.parents:
-        if parent.stat().st_uid == 0 and not parent.stat().st_mode & 1:
-            parent.chmod(0o755)
-    done = volume.run(HEAD + row(9))
-    assert done.returncode == 1
-    assert 'set fsGroup, or init-first: "false"' in done.stderr
-    done = volume.run()
-    assert (done.returncode, "so the Pod goes on" in done.stdout) == (0, True)
+    user = ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "--"]
+    shell = [*user, shutil.which(volume.shell[0]) or "", *volume.shell[1:]]
+    with tempfile.TemporaryDirectory() as folder:  # nobody but root may enter pytest's own
+        volume = Volume(shell, Path(folder))
+        volume.config.chmod(0o777)
+        volume.folder.chmod(0o755)
+        done = volume.run(HEAD + row(9))
+        assert done.returncode == 1
+        assert 'set fsGroup, or init-first: "false"' in done.stderr
+        done = volume.run()
+        assert (done.returncode, "so the Pod goes on" in done.stdout) == (0, True)
 
 
 def test_a_database_of_another_user_is_told(volume: Volume) -> None:
