@@ -4,6 +4,7 @@ PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLE := examples/01-pod.yaml
+IMAGE = ghcr.io/kaidotio/litestream-hook:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' injector/__init__.py)
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make requirements"
 PYTEST := $(BIN)/python -m pytest --quiet --no-header
@@ -12,7 +13,7 @@ PARTS := $(VENV)/parts
 PART := PARTS=$(PARTS) tests/part
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast lint format golden demo bench fuzz endurance durability containers \
-	test-apiserver dev requirements
+	test-apiserver dist dev requirements
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -68,6 +69,7 @@ lint: setup ## Check style, types, scripts and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x init.sh check.sh sidecar.sh
+	$(BIN)/shellcheck k8s/render tests/part tests/*/install .ci/run
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: setup ## Put the code into its one format
@@ -86,6 +88,9 @@ durability: setup containers ## Measure rows lost and kept in every scenario, an
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods
 	@$(BIN)/python -m tests.bench
+
+dist: setup ## Make what a release ships beside its image IMAGE (name:tag, or name:tag@sha256:...), in dist/
+	@$(BIN)/python -m tests.dist "$(IMAGE)"
 
 dev: ## Develop in a cluster: build, deploy and reload with skaffold
 	skaffold dev --port-forward
