@@ -10,7 +10,7 @@ import pytest
 from injector import GROUP
 from tests.envtest import pods
 from tests.envtest.cluster import Answer, Cluster
-from tests.envtest.installation import NAME, Installation, Replica, installed
+from tests.envtest.installation import CONFIGURATION, NAME, Installation, Replica, installed
 from tests.envtest.webhook import ROOT, rendered
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
@@ -211,6 +211,48 @@ def test_forbidden_requests_with_the_webhooks_token_are_refused(cluster: Cluster
         assert "orbidden" in answer.error, (arguments, answer.error)
     allowed = cluster.kubectl("get", "mutatingwebhookconfiguration", NAME, token=token)
     assert allowed.code == 0, allowed.error
+
+
+EVERYTHING = [{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"], "operations": ["*"]}]
+TAKEN_OVER: dict[str, list[pods.Object]] = {
+    "every object": [{"op": "replace", "path": "/webhooks/0/rules", "value": EVERYTHING}],
+    "no condition": [{"op": "remove", "path": "/webhooks/0/matchConditions"}],
+    "another address": [
+        {"op": "remove", "path": "/webhooks/1/clientConfig/service"},
+        {"op": "add", "path": "/webhooks/1/clientConfig/url", "value": "https://example.com/"},
+    ],
+    "nobody depends on it": [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}],
+    "a webhook less": [{"op": "remove", "path": "/webhooks/1"}],
+    "a name of its own": [{"op": "replace", "path": "/webhooks/0/name", "value": "pods.example.com"}],
+    "gone with its owner": [
+        {
+            "op": "add",
+            "path": "/metadata/ownerReferences",
+            "value": [{"apiVersion": "v1", "kind": "Namespace", "name": "gone", "uid": "gone"}],
+        }
+    ],
+    "never gone": [{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/mine"]}],
+}
+
+
+@pytest.mark.parametrize("change", TAKEN_OVER)
+def test_a_webhook_that_was_taken_over_changes_nothing_but_the_ca_bundle(
+    cluster: Cluster, installation: Installation, change: str
+) -> None:
+    token = (installation.folder / "token" / "token").read_text()
+
+    def patched(patch: list[pods.Object], token: str | None = token) -> Answer:
+        kind = ("--type=json", "--dry-run=server", "--patch-file=/dev/stdin")
+        return cluster.kubectl("patch", *CONFIGURATION, *kind, stdin=patch, token=token)
+
+    deadline = time.monotonic() + 60
+    while (answer := patched(TAKEN_OVER[change])).code == 0:  # until the API server has compiled the policy
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "the webhook may change caBundle in its own configuration and nothing else" in answer.error
+    assert patched(TAKEN_OVER[change], token=None).code == 0, "an administrator may"
+    cleared = patched([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": ""}])
+    assert cleared.code == 0, cleared.error
 
 
 @pytest.mark.usefixtures("replicas")
