@@ -161,6 +161,19 @@ def test_a_terminating_writer_is_named_with_since_when_and_how_to_force_it(serve
     assert "only if you are sure" in message
 
 
+@pytest.mark.parametrize("ending", [{}, {"deletionTimestamp": "2026-01-02T03:04:35Z"}, None])
+def test_who_asks_from_another_namespace_learns_no_pods_name(server: Server, ending: Object | None) -> None:
+    """Whoever reaches the port can ask, for any replica. Who may read Leases finds the Pod by the Lease."""
+    claim = claimed(ask(server, WEB))
+    if ending is not None:
+        create(server, WEB, claim, **ending)
+    message = refused(ask(server, injected({"name": "api"}, "elsewhere")))
+    assert message.startswith("a Pod in another namespace ")
+    assert claim.name not in message
+    assert "apps" not in message
+    assert message.endswith(f"kubectl get lease {NAME} -n {NAMESPACE}")
+
+
 @pytest.mark.parametrize("change", [{"labels": {}}, {"annotations": {}}])
 def test_a_writer_is_known_by_its_spec_alone(server: Server, change: Object) -> None:
     create(server, WEB, claimed(ask(server, WEB)), **change)
