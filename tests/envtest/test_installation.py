@@ -213,6 +213,36 @@ def test_forbidden_requests_with_the_webhooks_token_are_refused(cluster: Cluster
     assert allowed.code == 0, allowed.error
 
 
+@pytest.mark.usefixtures("replicas")
+def test_a_pod_with_a_made_up_status_keeps_nobody_away(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    writer = cluster.create(pods.owned("shop"), namespace)
+    marks = {key: writer["metadata"][key] for key in ("annotations", "labels")}
+    assert cluster.kubectl("delete", "pod", writer["metadata"]["name"], namespace=namespace).code == 0
+    squatter = pods.pod("squatter")
+    squatter["metadata"] |= marks
+    squatter["metadata"]["annotations"][f"{GROUP}/inject"] = "false"
+    cluster.create(squatter, namespace)
+    cluster.create(pods.pod("plain", {}), namespace)
+    patch = ("patch", "pod", "plain", "--type=merge", "--patch-file=/dev/stdin")
+    assert cluster.kubectl(*patch, stdin={"metadata": marks}, namespace=namespace).code == 0
+    assert pods.injected(cluster.create(pods.owned("shop"), namespace))
+
+
+@pytest.mark.usefixtures("replicas")
+def test_who_asks_from_another_namespace_learns_no_pods_name(cluster: Cluster) -> None:
+    one, other = cluster.namespace(), cluster.namespace()
+    shared = pods.asking(replica_path=f"{one}/shared/{{database}}")
+    stored = cluster.create(pods.owned("shop", shared), one)
+    refused = cluster.try_create(pods.owned("shop", shared), other)
+    assert refused.code == 1
+    assert "a Pod in another namespace still writes the replica" in refused.error
+    assert stored["metadata"]["name"] not in refused.error
+    found = cluster.kubectl(*refused.error.strip().partition("with: kubectl ")[2].split())
+    assert found.code == 0, found.error
+    assert f"{one}/{stored['metadata']['name']}" in found.output
+
+
 EVERYTHING = [{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"], "operations": ["*"]}]
 TAKEN_OVER: dict[str, list[pods.Object]] = {
     "every object": [{"op": "replace", "path": "/webhooks/0/rules", "value": EVERYTHING}],
