@@ -41,7 +41,11 @@ SOMEBODY_ELSES = ("cert-manager.io/v1", "monitoring.coreos.com/v1")  # kinds tha
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 EVERYTHING = """
 resources: [{root}/overlays/{overlay}, variant.yaml]
-components: [{root}/components/autoscaling, {root}/components/monitoring, {root}/components/variant]
+components:
+  - {root}/components/autoscaling
+  - {root}/components/client-certificate
+  - {root}/components/monitoring
+  - {root}/components/variant
 """
 BLUE = """
 apiVersion: v1
@@ -113,6 +117,14 @@ def container(objects: Iterable[Object]) -> Object:
     (one,) = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     found: Object = one
     return found
+
+
+def mounted(objects: Iterable[Object], name: str) -> tuple[Object, Object]:
+    """Where the container mounts a volume, and the volume."""
+    (mount,) = (each for each in container(objects)["volumeMounts"] if each["name"] == name)
+    volumes = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (volume,) = (each for each in volumes if each["name"] == name)
+    return mount, volume
 
 
 def environment(objects: list[Object]) -> dict[str, str]:
@@ -402,33 +414,35 @@ def patched(objects: list[Object], after: Object, account: str | None = None) ->
     return admits(policy, {"object": after, "oldObject": before, "request": request})
 
 
-def changes(objects: list[Object], release: str) -> Iterator[tuple[str, Object]]:
+def fields(definition: str) -> set[str]:
+    """The fields of one of Kubernetes' types in any release."""
+    return set().union(*(schemas.fields(release, definition) for release in schemas.RELEASES))
+
+
+def changes(objects: list[Object]) -> Iterator[tuple[str, Object]]:
     """Each change of one field of the webhook configuration, by the field's name; both webhooks are tried."""
     before = the(objects, "MutatingWebhookConfiguration")
     other = "something else"
-    for field in schemas.fields(release, "v1.ObjectMeta"):
+    for field in fields("v1.ObjectMeta"):
         yield f"metadata.{field}", before | {"metadata": before["metadata"] | {field: other}}
     for number, hook in enumerate(before["webhooks"]):
 
         def of(changed: Object, number: int = number) -> Object:
             return before | {"webhooks": [*before["webhooks"][:number], changed, *before["webhooks"][number + 1 :]]}
 
-        for field in schemas.fields(release, "v1.MutatingWebhook") - {"clientConfig"}:
+        for field in fields("v1.MutatingWebhook") - {"clientConfig"}:
             yield field, of(hook | {field: other})
         for field in hook.keys() - {"name", "clientConfig"}:
             yield f"no {field}", of({key: value for key, value in hook.items() if key != field})
-        for field in schemas.fields(release, "admissionregistration.v1.WebhookClientConfig"):
+        for field in fields("admissionregistration.v1.WebhookClientConfig"):
             yield f"clientConfig.{field}", of(hook | {"clientConfig": hook["clientConfig"] | {field: other}})
 
 
-@pytest.mark.parametrize("release", schemas.RELEASES)
-def test_the_webhooks_account_may_change_the_ca_bundle_and_no_other_field(
-    self_made: list[Object], release: str
-) -> None:
+def test_the_webhooks_account_may_change_the_ca_bundle_and_no_other_field(self_made: list[Object]) -> None:
     """RBAC knows no fields: with `rules: */*` every Secret would be sent to a webhook that was taken over."""
     before = the(self_made, "MutatingWebhookConfiguration")
     assert patched(self_made, before)
-    allowed = {field for field, after in changes(self_made, release) if patched(self_made, after)}
+    allowed = {field for field, after in changes(self_made) if patched(self_made, after)}
     assert allowed == {"clientConfig.caBundle"} | {f"metadata.{field}" for field in KEPT}
 
 
@@ -478,8 +492,7 @@ def test_cert_managers_certificate_is_for_the_service_and_where_the_process_look
     objects = blue(folder, "cert-manager") if variant else overlay("cert-manager")
     read = options.read(environment(objects))
     certificates = {each["spec"]["secretName"]: each for each in of_kind(objects, "Certificate")}
-    (mount,) = container(objects)["volumeMounts"]
-    (volume,) = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    mount, volume = mounted(objects, "certificate")
     assert (mount["mountPath"], mount["name"]) == (read.cert_dir, volume["name"])
     serving = certificates[volume["secret"]["secretName"]]
     host = f"{read.service_name}.{read.pod_namespace}.svc"
@@ -491,6 +504,31 @@ def test_cert_managers_certificate_is_for_the_service_and_where_the_process_look
     for each in certificates.values():
         assert each["spec"]["issuerRef"]["name"] in issuers
     assert issuers[serving["spec"]["issuerRef"]["name"]]["ca"]["secretName"] in certificates
+
+
+CONTROL_PLANE = ROOT / "k8s/components/client-certificate/control-plane"
+
+
+def test_callers_certificates_are_verified_with_the_ca_that_is_mounted(folder: Path) -> None:
+    objects = blue(folder, "self-signed")
+    mount, volume = mounted(objects, "client-ca")
+    assert volume["configMap"]["name"] == "litestream-hook-client-ca"
+    assert options.read(environment(objects)).client_ca_file == f"{mount['mountPath']}/ca.crt"
+
+
+def test_the_api_server_shows_its_certificate_to_the_webhook_that_it_calls() -> None:
+    """tests/envtest/test_callers.py sets up an API server with these files."""
+    admission, kubeconfig = (
+        yaml.safe_load((CONTROL_PLANE / f"{name}.yaml").read_text()) for name in ("admission", "kubeconfig")
+    )
+    (plugin,) = admission["plugins"]
+    assert plugin["name"] == "MutatingAdmissionWebhook"
+    assert Path(plugin["configuration"]["kubeConfigFile"]).name == "kubeconfig.yaml"
+    called = {
+        "{name}.{namespace}.svc:{port}".format(**hook["clientConfig"]["service"])
+        for hook in the(overlay("self-signed"), "MutatingWebhookConfiguration")["webhooks"]
+    }
+    assert {user["name"] for user in kubeconfig["users"]} == called
 
 
 class Call(NamedTuple):
