@@ -493,6 +493,9 @@ def test_cert_managers_certificate_is_for_the_service_and_where_the_process_look
     read = options.read(environment(objects))
     certificates = {each["spec"]["secretName"]: each for each in of_kind(objects, "Certificate")}
     mount, volume = mounted(objects, "certificate")
+    assert volume["secret"]["defaultMode"] == 0o440
+    pod = the(objects, "Deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert pod["fsGroup"] == pod["runAsGroup"]
     assert (mount["mountPath"], mount["name"]) == (read.cert_dir, volume["name"])
     serving = certificates[volume["secret"]["secretName"]]
     host = f"{read.service_name}.{read.pod_namespace}.svc"
