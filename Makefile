@@ -64,12 +64,14 @@ containers: setup ## Get from Debian what tests need that run containers or Prom
 	@tests/podrunner/install
 	@tests/prometheus/install
 
-lint: setup ## Check style, types, scripts and the direction of imports
+lint: setup ## Check style, types, scripts, the Dockerfile, workflows and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x init.sh check.sh sidecar.sh
 	$(BIN)/shellcheck k8s/render tests/part tests/*/install .ci/run
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: setup ## Put the code into its one format

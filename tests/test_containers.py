@@ -155,6 +155,13 @@ def test_each_line_of_the_config_is_what_a_config_of_one_database_is_made_of() -
     assert {**whole, "dbs": whole["dbs"][:1]} == alone
 
 
+def test_metrics_and_with_them_pprof_are_served_only_where_they_are_asked_for() -> None:
+    for asked, served in (({}, False), ({"metrics_port": "9090"}, True)):
+        found = ours(reviews.pod(**asked))
+        assert ("addr" in json.loads(found["litestream-hook-init"]["env"][0]["value"])) == served
+        assert any(item.get("ports") for item in found.values()) == served
+
+
 def test_every_injected_container_follows_the_annotations_as_limit_ranges_judge_each() -> None:
     asked = {"cpu_request": "50m", "cpu_limit": "50m", "memory_request": "64Mi", "memory_limit": "64Mi"}
     amounts = {"cpu": "50m", "memory": "64Mi"}

@@ -17,7 +17,7 @@ from injector.cluster.client import Cluster, ClusterError
 from injector.cluster.guard import Guard, new_name
 from injector.cluster.lease import Place
 from injector.pod import replica
-from injector.pod.claim import Claim, Refusal, carried, laid
+from injector.pod.claim import LEASES, MARK, Claim, Refusal, carried, laid
 from injector.pod.inject import Injection, inject
 from tests import reviews, standin
 from tests.standin import NAMESPACE, Fault, Server
@@ -161,10 +161,42 @@ def test_a_terminating_writer_is_named_with_since_when_and_how_to_force_it(serve
     assert "only if you are sure" in message
 
 
+@pytest.mark.parametrize("ending", [{}, {"deletionTimestamp": "2026-01-02T03:04:35Z"}, None])
+def test_who_asks_from_another_namespace_learns_no_pods_name(server: Server, ending: Object | None) -> None:
+    """Whoever reaches the port can ask, for any replica. Who may read Leases finds the Pod by the Lease."""
+    claim = claimed(ask(server, WEB))
+    if ending is not None:
+        create(server, WEB, claim, **ending)
+    message = refused(ask(server, injected({"name": "api"}, "elsewhere")))
+    assert message.startswith("a Pod in another namespace ")
+    assert claim.name not in message
+    assert "apps" not in message
+    assert message.endswith(f"kubectl get lease {NAME} -n {NAMESPACE}")
+
+
 @pytest.mark.parametrize("change", [{"labels": {}}, {"annotations": {}}])
 def test_a_writer_is_known_by_its_spec_alone(server: Server, change: Object) -> None:
     create(server, WEB, claimed(ask(server, WEB)), **change)
     assert "still writes" in refused(ask(server, API))
+
+
+@pytest.mark.parametrize("under", ["the holder's name", "its own name"])
+def test_a_pod_without_our_sidecar_is_no_writer_whatever_it_says(server: Server, clock: Clock, under: str) -> None:
+    """Whoever may create or annotate Pods could keep a neighbour's Pod away."""
+    writer = claimed(ask(server, WEB, clock=clock))
+    create(server, WEB, writer)
+    stored = server.api.objects["pods", "apps", writer.name]
+    remove(server, writer.name)
+    clock.pass_by(76)  # as after any creation
+    squatter = standin.pod(writer.name if under == "the holder's name" else "squatter")
+    proof = [{"name": LEASES, "value": NAME}, {"name": MARK, "value": writer.mark}]
+    squatter["spec"] = {"containers": [{"name": "app", "env": proof}]}
+    annotations = {**stored["metadata"]["annotations"], f"{GROUP}/inject": "false", LEASES: NAME, MARK: writer.mark}
+    squatter["metadata"] |= {"labels": stored["metadata"]["labels"], "annotations": annotations}
+    server.api.put("pods", "apps", squatter)
+    second = claimed(ask(server, WEB, clock=clock))
+    assert second.leases == writer.leases
+    assert (second.name == writer.name) == (under == "its own name")
 
 
 @pytest.mark.parametrize(

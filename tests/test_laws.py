@@ -113,6 +113,33 @@ def test_every_injected_pod_is_valid(pod: Object) -> None:
         assert len(paths) == len(set(paths))
 
 
+@given(pods.pods())
+@examples
+def test_what_is_injected_has_no_rights_and_shows_no_credentials(pod: Object) -> None:
+    """Whatever the application may do, as root too."""
+    after = injected(pod)
+    if after is None:
+        return
+    there = {item["name"] for item in lists(pod)}
+    (config,) = (volume for volume in after["spec"]["volumes"] if volume["name"] == "litestream-hook-config")
+    assert config["emptyDir"]["medium"] == "Memory"
+    for item in lists(after):
+        mounts = {mount["name"] for mount in item.get("volumeMounts") or []}
+        if item["name"] in there:
+            assert "litestream-hook-config" not in mounts
+            continue
+        context = item["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert "privileged" not in context
+        for entry in item["env"]:
+            if entry["name"] in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                assert entry.keys() == {"name", "valueFrom"}
+                assert entry["valueFrom"].keys() == {"secretKeyRef"}
+
+
 @given(pods.pods(pods.hostile_annotations()))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -> None:

@@ -292,6 +292,24 @@ def test_the_certificate_and_its_dates_are_told(api: Api, caplog: pytest.LogCapt
     assert "PRIVATE" not in caplog.text
 
 
+def test_no_key_is_logged_or_shown(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    clock = Clock()
+    held = replica(api, clock)
+    asyncio.run(held.start())
+    keys = [stored_in(api).ca.key, stored_in(api).leaf.key]
+    clock.time += 300 * DAY  # a new CA and a new certificate
+    look(held, 3)
+    api.put("secrets", NAMESPACE, api.secret() | {"data": api.secret()["data"] | {"ca.key": "ZGFtYWdlZA=="}})
+    look(held)
+    keys += [stored_in(api).ca.key, stored_in(api).leaf.key]
+    said = caplog.text + repr(stored_in(api)) + repr(decide(source.fields(stored_in(api)), NAMES, clock.time))
+    assert "was written" in said
+    assert "PRIVATE" not in said
+    for key in keys:
+        assert key.decode().splitlines()[1] not in said  # the rest is the public key, as in the certificate
+
+
 def test_a_ca_that_nobody_is_to_trust_any_more_can_be_got_rid_of(api: Api) -> None:
     """As the operator does it: no replica running, no Secret, no caBundle."""
     asyncio.run(replica(api, Clock()).start())

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from injector.cluster import lease as rules
 from injector.cluster.client import ClusterError, Conflict
@@ -145,7 +145,7 @@ class Guard:
         for name, place in wanted.items():
             looks[name] = look = await self._look(name)
             if look.pod is not None and rules.lives(name, look.pod):
-                return Refusal(_writes(look.pod, place))
+                return Refusal(_writes(look.pod, place, self._told(asks, look)))
         if (namesake := await self._namesake(asks, looks.values())) is not None:
             return Refusal(_exists(namesake))
         if dry_run:
@@ -155,7 +155,7 @@ class Guard:
         takes: dict[str, Take] = {}
         for name, look in looks.items():
             if (take := rules.decide(asks, look)) is None:
-                return Refusal(_waits(wanted[name], look))
+                return Refusal(_waits(wanted[name], look, self._told(asks, look)))
             takes[name] = take
         mark = self._mark()
         wishes = [
@@ -194,6 +194,16 @@ class Guard:
             if look.lease is not None and look.lease.holder == own:
                 return look.pod
         return await self._api.find_pod(*own)
+
+    def _told(self, asks: Asks, look: Look) -> Told:
+        """Whoever reaches our port can ask for any replica: only its own namespace's Pods are named to a caller."""
+        assert look.lease is not None  # noqa: S101 (nobody is told of a holder without one)
+        if look.lease.holder.namespace == asks.namespace:
+            return Told(_named_pod(look.lease.holder), own=True)
+        return Told(
+            "a Pod in another namespace",
+            f" Whoever may read Leases finds it with: kubectl get lease {look.lease.name} -n {self._home}",
+        )
 
     async def _take_all(self, wishes: Sequence[tuple[Lease, Place, bool]]) -> Refusal | None:
         """Take one after another, always in the order of their names; what can't be used is given back."""
@@ -235,41 +245,53 @@ class Guard:
                 await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
 
 
-def _named_pod(pod: Mapping[str, Any]) -> str:
-    metadata = pod["metadata"]
-    return f"Pod {quoted(metadata['name'])} in namespace {quoted(metadata['namespace'])}"
+class Told(NamedTuple):
+    """How a refusal names the holder of a Lease, and how it ends for those who may know more."""
+
+    who: str
+    more: str = ""
+    own: bool = False  # whether it is of the caller's own namespace
 
 
-def _writes(pod: Mapping[str, Any], place: Place) -> str:
+def _named_pod(holder: Holder) -> str:
+    return f"Pod {quoted(holder.name)} in namespace {quoted(holder.namespace)}"
+
+
+def _writes(pod: Mapping[str, Any], place: Place, told: Told) -> str:
     """What the one who creates the second writer reads."""
-    first = f"{_named_pod(pod)} still writes the replica {quoted(str(place))}"
+    first = f"{told.who} still writes the replica {quoted(str(place))}"
     since = _ending_since(pod)
     if since is None:
         return (
             f"{first}, and nobody has asked it to end. Two writers destroy a replica: delete that Pod first "
             "(a Deployment needs replicas: 1 and strategy type Recreate), or give this one another replica-path."
+            f"{told.more}"
         )
     metadata = pod["metadata"]
+    force = (
+        " If its node is dead, and only if you are sure of that, remove it with: "
+        f"kubectl delete pod {metadata['name']} -n {metadata['namespace']} --force --grace-period=0"
+    )
     return (
         f"{first}; it has been terminating since {since:%Y-%m-%d %H:%M:%S} UTC. The Pod's controller tries "
-        "again until it is gone. If its node is dead, and only if you are sure of that, remove it with: "
-        f"kubectl delete pod {metadata['name']} -n {metadata['namespace']} --force --grace-period=0"
+        f"again until it is gone.{force if told.own else told.more}"
     )
 
 
 def _exists(pod: Mapping[str, Any]) -> str:
     since = _ending_since(pod)
     what = "delete it first" if since is None else f"it has been terminating since {since:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{_named_pod(pod)} exists already: {what}."
+    metadata = pod["metadata"]
+    return f"{_named_pod(Holder(metadata['namespace'], metadata['name']))} exists already: {what}."
 
 
-def _waits(place: Place, look: Look) -> str:
+def _waits(place: Place, look: Look, told: Told) -> str:
     assert look.lease is not None  # noqa: S101 (without one nobody has to wait)
-    holder, left = look.lease.holder, look.lease.admitted + rules.EXPIRY - look.at
+    left = look.lease.admitted + rules.EXPIRY - look.at
     return (
-        f"Pod {quoted(holder.name)} in namespace {quoted(holder.namespace)} was allowed to write the replica "
+        f"{told.who} was allowed to write the replica "
         f"{quoted(str(place))} a moment ago and may still be on its way. If it does not appear, the replica is free in "
-        f"{max(1, round(left.total_seconds()))} s: try again, as a Pod's controller does by itself."
+        f"{max(1, round(left.total_seconds()))} s: try again, as a Pod's controller does by itself.{told.more}"
     )
 
 
