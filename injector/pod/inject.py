@@ -138,11 +138,13 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
         "volumes": merge.items(spec.get("volumes") or [], built.volumes, "volumes"),
         "terminationGracePeriodSeconds": max(target.grace(spec), needed),
     }
+    metadata = pod.get("metadata") or {}
+    dispensable = volumes.dispensable(metadata.get("annotations") or {}, [item["name"] for item in built.volumes])
     marks: Object = {
-        "annotations": {findings.key(STATUS): status.write(plan)},
+        "annotations": {findings.key(STATUS): status.write(plan), **dispensable},
         "labels": {findings.key(LABEL): "true"},
     }
-    metadata = merge.over(pod.get("metadata") or {}, marks)
+    metadata = merge.over(metadata, marks)
     return {**pod, "metadata": metadata, "spec": _changed(spec, changes)}
 
 
