@@ -67,7 +67,7 @@ def _wrapped(item: Container) -> bool:
     if not command:
         return bool(arguments) and arguments[0] not in ("replicate", "restore")
     script = command[1] if len(command) > 1 else ""
-    return command[:3] != SCRIPT and not script.startswith(volumes.CONFIG_DIRECTORY)
+    return command[:3] != SCRIPT and not script.startswith(f"{volumes.CONFIG_DIRECTORY}/")
 
 
 def _resources(
