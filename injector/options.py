@@ -12,7 +12,7 @@ from injector import values
 from injector.errors import InvalidOptions, quoted
 
 DEFAULT_IMAGE = values.LITESTREAM_IMAGE
-INIT_IMAGE = "busybox:1.37"
+INIT_IMAGE = "docker.io/library/busybox:1.37"
 PROXIES = (
     "istio-proxy",
     "linkerd-proxy",

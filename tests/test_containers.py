@@ -96,8 +96,9 @@ def test_init_asks_every_replica_and_checks_what_outlives_the_pod() -> None:
     ("image", "expected"),
     [
         ("litestream/litestream:0.5.17", "litestream/litestream:0.5.17"),
-        ("litestream/litestream:0.5.17-scratch", "busybox:1.37"),
-        ("litestream/litestream:0.3.13", "busybox:1.37"),
+        ("docker.io/litestream/litestream:0.5.17-scratch", "docker.io/library/busybox:1.37"),
+        ("litestream/litestream:0.5.17-scratch", "docker.io/library/busybox:1.37"),
+        ("litestream/litestream:0.3.13", "docker.io/library/busybox:1.37"),
     ],
 )
 def test_init_needs_no_second_image_where_litestreams_own_has_a_shell(image: str, expected: str) -> None:

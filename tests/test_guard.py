@@ -19,7 +19,7 @@ from injector.cluster.lease import Place
 from injector.pod import replica
 from injector.pod.claim import LEASES, MARK, Claim, Refusal, carried, laid
 from injector.pod.inject import Injection, inject
-from tests import reviews, standin
+from tests import reviews, standin, velero
 from tests.standin import NAMESPACE, Fault, Server
 
 OPTIONS = options.read({})
@@ -494,3 +494,63 @@ def test_a_stored_pod_carries_its_claim(server: Server) -> None:
     claim = claimed(ask(server, WEB))
     stored: Mapping[str, Any] = create(server, WEB, claim)
     assert carried(stored) == claim
+
+
+def again(pod: Object) -> Injection:
+    """What the webhook makes of a Pod that Velero creates again."""
+    return inject(pod, replica.of_pod(pod, "apps"), OPTIONS)
+
+
+OWN_PATH = injected(replica_path="{namespace}/{kind}/{workload}/{database}")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in its cluster", "in another cluster"])
+@pytest.mark.parametrize("files", [None, "data"])
+def test_a_restored_pod_is_admitted_as_it_is_if_nobody_writes(
+    server: Server, files: str | None, *, elsewhere: bool
+) -> None:
+    stored = create(server, OWN_PATH, claimed(ask(server, OWN_PATH)))
+    server.api.objects.clear() if elsewhere else remove(server, stored["metadata"]["name"])
+    pod = velero.restored(stored, files)
+    claim = claimed(ask(server, again(pod)))
+    assert claim.mark != carried(stored).mark
+    let_in = laid(again(pod).pod, claim)
+    assert laid(let_in, carried(stored)) == pod, "only the mark is another one"
+    (held,) = leases(server).values()
+    assert held["spec"]["holderIdentity"] == f"apps/{stored['metadata']['name']}"
+    assert held["metadata"]["annotations"][f"{GROUP}/workload"] == "deployment/web"
+    # Its controller comes later, and takes it back; until it is gone there is no second Pod.
+    server.api.put("pods", "apps", {**let_in, "metadata": {**let_in["metadata"], "namespace": "apps"}})
+    assert "still writes" in refused(ask(server, OWN_PATH))
+    remove(server, claim.name)
+    assert claimed(ask(server, OWN_PATH)).name == claim.name
+
+
+def test_a_restored_pod_is_no_second_writer_beside_its_workloads_own(server: Server, clock: Clock) -> None:
+    stored = create(server, OWN_PATH, claimed(ask(server, OWN_PATH, clock=clock)))
+    backup = again(velero.restored(stored))
+    name = stored["metadata"]["name"]
+    remove(server, name)
+    successor = create(server, OWN_PATH, claimed(ask(server, OWN_PATH, clock=clock)))
+    assert successor["metadata"]["name"] == name
+    assert "still writes" in refused(ask(server, backup, clock=clock))
+    server.api.put("pods", "apps", {**successor, "status": {"phase": "Failed"}})
+    clock.pass_by(76)
+    another = create(server, OWN_PATH, claimed(ask(server, OWN_PATH, clock=clock)))
+    assert another["metadata"]["name"] != name
+    remove(server, name)
+    assert "still writes" in refused(ask(server, backup, clock=clock))
+
+
+def test_a_restored_stateful_pod_comes_back_under_its_name(server: Server) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": True}
+    labels = {"statefulset.kubernetes.io/pod-name": "web-0"}
+    first = injected(
+        {"name": "web-0", "generateName": "web-", "labels": labels, "ownerReferences": [owner]},
+        replica_path="{namespace}/{kind}/{workload}/{database}",
+    )
+    stored = create(server, first, claimed(ask(server, first)))
+    remove(server, "web-0")
+    pod = velero.restored(stored)
+    claim = claimed(ask(server, again(pod)))
+    assert laid(laid(again(pod).pod, claim), carried(stored)) == pod

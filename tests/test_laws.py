@@ -15,11 +15,11 @@ from injector.pod import replica, scripts
 from injector.pod.claim import Claim, carried, laid
 from injector.pod.inject import inject
 from injector.pod.target import IDENTITY_VARIABLES
+from injector.pod.volumes import DISPENSABLE, PREFIX
 from tests import pods, reviews, schemas
 
 OPTIONS = options.read({})
 Object = dict[str, Any]
-PREFIX = "litestream-hook-"
 examples = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -35,9 +35,13 @@ def lists(pod: Object) -> list[Object]:
 
 
 def without_ours(pod: Object) -> Object:
-    """The Pod less what the webhook may add: our containers, volumes, mounts of them, marks, and a longer grace."""
+    """The Pod less what the webhook may add: our containers, volumes, their mounts and names, marks, a longer grace."""
     bare = copy.deepcopy(pod)
-    bare["metadata"]["annotations"].pop(f"{GROUP}/status", None)
+    annotations = bare["metadata"]["annotations"]
+    annotations.pop(f"{GROUP}/status", None)
+    for key in annotations.keys() & DISPENSABLE:
+        others = [name for name in annotations.pop(key).split(",") if not name.startswith(PREFIX)]
+        annotations |= {key: ",".join(others)} if others else {}
     (bare["metadata"].get("labels") or {}).pop(f"{GROUP}/replicates", None)
     bare["metadata"] = {key: value for key, value in bare["metadata"].items() if value != {}}
     spec = bare["spec"]

@@ -228,9 +228,9 @@ def test_network_policies_open_only_ports_that_exist(objects: list[Object]) -> N
     assert set(opened) <= ports
 
 
-def test_images_carry_a_version(objects: list[Object]) -> None:
+def test_images_carry_a_registry_and_a_version(objects: list[Object]) -> None:
     image = container(objects)["image"]
-    assert re.fullmatch(r"[a-z0-9./-]+:\d+\.\d+\.\d+", image)
+    assert re.fullmatch(r"[a-z0-9-]+\.[a-z0-9.]+/[a-z0-9./-]+:\d+\.\d+\.\d+", image)
     assert image.endswith(f":{__version__}")
 
 

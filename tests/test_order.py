@@ -176,32 +176,3 @@ def test_a_pod_of_many_containers_is_answered() -> None:
     assert len(reviews.operations(reviews.response(obj))) >= 20_000
     after = reviews.injected(reviews.pod({"initContainers": many, "containers": [once("app")]}))
     assert reviews.injected(after) == after
-
-
-def sidecar_of(obj: Object) -> Object:
-    (found,) = (item for item in obj["spec"]["initContainers"] if item["name"] == "litestream-hook-replicate")
-    result: Object = found
-    return result
-
-
-@pytest.mark.parametrize("image", ["litestream/litestream:0.5.17", "litestream/litestream:0.5.17-scratch"])
-def test_a_command_that_somebody_wrapped_stays_at_the_second_call(image: str) -> None:
-    """bank-vaults puts its own command in front of ours, which become its arguments."""
-    once = reviews.injected(reviews.pod(image=image))
-    sidecar = sidecar_of(once)
-    sidecar["args"] = [*sidecar.pop("command", []), *sidecar.get("args", [])]
-    sidecar["command"] = ["/vault/vault-env"]
-    assert reviews.injected(once) == once
-
-
-def test_resources_that_somebody_set_stay_at_the_second_call() -> None:
-    once = reviews.injected(reviews.pod())
-    sidecar_of(once)["resources"] = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
-    assert reviews.injected(once) == once
-
-
-def test_a_script_of_another_release_is_replaced() -> None:
-    once = reviews.injected(reviews.pod())
-    expected = once["spec"]["initContainers"][0]["command"][-1]
-    once["spec"]["initContainers"][0]["command"][-1] = "old"
-    assert reviews.injected(once)["spec"]["initContainers"][0]["command"][-1] == expected

@@ -10,7 +10,7 @@ from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
 from injector.options import Options
-from injector.pod import check, containers, litestream, merge, order, replica, status, target, user, volumes
+from injector.pod import check, containers, litestream, merge, order, overlay, replica, status, target, user, volumes
 from injector.pod.plan import Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
@@ -89,7 +89,7 @@ def _plan(pod: Pod, identity: Identity, options: Options, findings: Findings) ->
         replica.sources(settings, identity, replicas, findings),
         target.credentials(settings, targets),
         earlier.grace_period if earlier else target.grace(spec),
-        earlier.image if earlier else None,
+        status.earlier(earlier),
     )
     check.pod(spec, plan, identity, findings)
     return plan, earlier
@@ -128,21 +128,23 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
     """
     spec = pod["spec"]
     init_containers, main_containers = (
-        _with_mounts(_with_image(spec.get(key) or [], plan), plan) for key in ("initContainers", "containers")
+        _with_mounts(spec.get(key) or [], plan) for key in ("initContainers", "containers")
     )
     ours_first = [*built.first, built.sidecar] if plan.native else built.first
     needed = _needed_grace(plan.grace, len(plan.replicas))
     changes: Object = {
         "initContainers": order.placed(init_containers, ours_first, plan, findings),
-        "containers": main_containers if plan.native else order.laid(main_containers, [built.sidecar]),
+        "containers": main_containers if plan.native else overlay.laid(main_containers, [built.sidecar], plan.earlier),
         "volumes": merge.items(spec.get("volumes") or [], built.volumes, "volumes"),
         "terminationGracePeriodSeconds": max(target.grace(spec), needed),
     }
+    metadata = pod.get("metadata") or {}
+    dispensable = volumes.dispensable(metadata.get("annotations") or {}, [item["name"] for item in built.volumes])
     marks: Object = {
-        "annotations": {findings.key(STATUS): status.write(plan)},
+        "annotations": {findings.key(STATUS): status.write(plan), **dispensable},
         "labels": {findings.key(LABEL): "true"},
     }
-    metadata = merge.over(pod.get("metadata") or {}, marks)
+    metadata = merge.over(metadata, marks)
     return {**pod, "metadata": metadata, "spec": _changed(spec, changes)}
 
 
@@ -180,17 +182,6 @@ def _check_names(spec: PodSpec, findings: Findings) -> None:
             if item["name"].startswith(volumes.PREFIX):
                 why = "is a name that the webhook keeps for its own: rename it"
                 findings.deny_field(f"spec.{key}", item["name"], why)
-
-
-def _with_image(items: Sequence[Container], plan: Plan) -> Sequence[Container]:
-    """Our containers with the image that is asked for now, where they still have the one of the earlier call."""
-    before, now = plan.image_before, plan.settings.image.reference
-    if before is None or before == now:
-        return items
-    return [
-        {**item, "image": now} if item["name"].startswith(volumes.PREFIX) and item.get("image") == before else item
-        for item in items
-    ]
 
 
 def _with_mounts(items: Sequence[Container], plan: Plan) -> Sequence[Container]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from injector.annotations.settings import Settings
 from injector.pod.shapes import Container, EnvVar, VolumeMount
@@ -30,13 +30,20 @@ class Credentials:
     mounts: Sequence[VolumeMount] = ()
 
 
+class Earlier(NamedTuple):
+    """What an earlier call set in our containers, by its status: their images, and their resources by kind and name."""
+
+    images: frozenset[str] = frozenset()
+    resources: Mapping[str, Mapping[str, str]] = {}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is asked for, and what was found in the Pod for it.
 
     `targets` are the containers that use the databases, `replicas` each database's path in the bucket,
     `sources` the path that it starts from where that is another one, `grace` the application's own grace
-    period in seconds, `image_before` the image that an earlier call gave to our containers.
+    period in seconds, `earlier` what another call has set in our containers.
     """
 
     settings: Settings
@@ -47,7 +54,7 @@ class Plan:
     sources: Mapping[str, str]
     credentials: Credentials
     grace: int
-    image_before: str | None = None
+    earlier: Earlier
 
     @property
     def target_names(self) -> list[str]:

@@ -66,6 +66,7 @@ class EnvVar(TypedDict):
 class ContainerPort(TypedDict, total=False):
     """core/v1 ContainerPort."""
 
+    name: str | None
     containerPort: Integer
 
 
@@ -88,6 +89,7 @@ class Container(TypedDict):
     env: NotRequired[list[EnvVar] | None]
     resources: NotRequired[Resources | None]
     ports: NotRequired[list[ContainerPort] | None]
+    lifecycle: NotRequired[Object | None]
     volumeMounts: NotRequired[list[VolumeMount] | None]
     securityContext: NotRequired[SecurityContext | None]
 

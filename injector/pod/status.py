@@ -10,15 +10,17 @@ import msgspec
 from injector import __version__
 from injector.annotations.findings import Findings
 from injector.annotations.table import STATUS
-from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
+from injector.pod import containers
+from injector.pod.plan import LONGEST_GRACE_SECONDS, Earlier, Plan
 from injector.pod.volumes import PREFIX
 
 
-class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     """The annotation `status`, as JSON.
 
     `databases` maps each database to the path of its replica in the bucket, `containers` names those that
-    use them, `grace_period` is the application's own, in seconds, before the webhook raised it.
+    use them, `grace_period` is the application's own, in seconds, before the webhook raised it. `image`, `init_image`
+    (where init has another one) and `resources` are what was set in our containers.
     """
 
     version: str
@@ -28,6 +30,8 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     databases: dict[str, str]
     containers: list[str]
     grace_period: int
+    init_image: str | None = None
+    resources: dict[str, dict[str, str]] = {}
 
 
 def write(plan: Plan) -> str:
@@ -41,6 +45,8 @@ def write(plan: Plan) -> str:
         dict(plan.replicas),
         plan.target_names,
         plan.grace,
+        image if (image := containers.init_image(plan.settings)) != plan.settings.image.reference else None,
+        containers.resources(plan.settings),
     )
     return msgspec.json.encode(status).decode()
 
@@ -76,6 +82,13 @@ def read(
         _deny(text, "was written for other containers", findings)
         return None
     return status
+
+
+def earlier(status: Status | None) -> Earlier:
+    """What an earlier call set in our containers; nothing is known of a first one."""
+    if status is None:
+        return Earlier()
+    return Earlier(frozenset(filter(None, (status.image, status.init_image))), status.resources)
 
 
 def check(status: Status, replicas: Mapping[str, str], missing: Sequence[str], findings: Findings) -> None:

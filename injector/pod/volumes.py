@@ -34,6 +34,12 @@ NETWORK_DRIVERS = (
     "rook-ceph.cephfs.csi.ceph.com",
     "smb.csi.k8s.io",
 )
+# Annotations that name, comma-separated, volumes whose content nobody has to keep. The autoscaler removes no node under
+# a Pod with another emptyDir (its FAQ); a file system backup would bring back an older database than the replica's.
+DISPENSABLE = (
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+    "backup.velero.io/backup-volumes-excludes",
+)
 FLEETING_SOURCES = ("csi", "emptyDir", "ephemeral")
 # Where images keep an application's own files: an empty volume there would hide them.
 APPLICATION_DIRECTORIES = (
@@ -75,6 +81,15 @@ def config_volume() -> Object:
 def config_mount() -> VolumeMount:
     """Its mount, in all injected containers and in no other."""
     return {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY}
+
+
+def dispensable(annotations: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The annotations DISPENSABLE with these names of volumes behind those that they have already."""
+    lists = {key: annotations.get(key) or "" for key in DISPENSABLE}
+    return {
+        key: ",".join(filter(None, [text, *(name for name in names if name not in text.split(","))]))
+        for key, text in lists.items()
+    }
 
 
 def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findings: Findings) -> Storage:

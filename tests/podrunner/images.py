@@ -49,17 +49,27 @@ def image(name: str) -> Image:
     `litestream/litestream:0.5.17` is root and has a shell, `…:0.5.17-scratch` has none and is user 65532. Give
     `litestream(…)` to the Node for one with another shell, or without `sqlite3`.
     """
-    repository, _, tag = name.split("@", maxsplit=1)[0].partition(":")
-    repository = repository.removeprefix("docker.io/").removeprefix("library/")
-    if repository == "busybox":
+    repository, _, tag = qualified(name).split("@", maxsplit=1)[0].partition(":")
+    if repository == "docker.io/library/busybox":
         return busybox()
     release = re.fullmatch(r"v?(\d+\.\d+\.\d+)(-scratch)?", tag)
-    if repository == "litestream/litestream" and release:
+    if repository == "docker.io/litestream/litestream" and release:
         return litestream(release[1], scratch=bool(release[2]))
     raise UnknownImage(
         f"image {name!r}: only busybox:* and litestream/litestream:X.Y.Z[-scratch] are built here;"
         " give others to Node(images={name: image})"
     )
+
+
+def qualified(name: str) -> str:
+    """A reference with its registry, as runtimes complete it: `busybox:1` → `docker.io/library/busybox:1`.
+
+    By the rules of github.com/distribution/reference: the first part is a registry where it looks like a host.
+    """
+    host, slash, path = name.partition("/")
+    if not slash or not ({".", ":"} & set(host) or host == "localhost"):
+        host, path = "docker.io", name
+    return f"{host}/library/{path}" if host == "docker.io" and "/" not in path else f"{host}/{path}"
 
 
 def busybox() -> Image:
