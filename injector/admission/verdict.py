@@ -15,6 +15,7 @@ workload CREATE or UPDATE, wrong                            denied     every (ne
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,6 +104,8 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
         return Verdict("unchanged", "declined" if own else "not-annotated", pod)
     if problems := _malformed(pod, shapes.Pod, own, options):
         return Verdict("denied", "malformed", pod, problems)
+    if options.default_run_as_user == "pod":  # what gives Pods their user comes before any webhook
+        options = dataclasses.replace(options, default_run_as_user=None)
     try:
         injection = inject(pod, replica.of_pod(pod, question.namespace), options)
     except InvalidPod as invalid:

@@ -53,9 +53,9 @@ ANNOTATIONS = (
                "containers that use the databases, comma-separated; by default all of `spec.containers` "
                "except injected network proxies"),
     Annotation("run-as-user", None, values.user_id,
-               "user id of the application; by default its securityContext's"),
+               "user id of the application; by default its securityContext's, or the one that it drops to (`PUID`)"),
     Annotation("run-as-group", None, values.user_id,
-               "group id of the application; by default its securityContext's"),
+               "group id of the application; by default its securityContext's, or the one that it drops to (`PGID`)"),
     Annotation("sidecar", "native", values.one_of(*get_args(Sidecar)),
                "`native`: an init container with `restartPolicy: Always`, which stops after the application; "
                "`container`: an ordinary container"),
