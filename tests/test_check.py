@@ -20,8 +20,17 @@ Object = dict[str, Any]
         {"image": "example.com/tools:1", "command": ["litestream", "replicate"]},
         {"image": "example.com/app:1", "command": ["/usr/local/bin/litestream"], "args": ["replicate", "-exec", "app"]},
         {"image": "example.com/app:1", "command": ["sh", "-c", "exec litestream replicate -exec /app"]},
+        {"image": "ghcr.io/benbjohnson/litestream:0.5", "args": ["replicate"]},
+        {"image": "registry.example.com:5000/mirror/litestream", "command": ["/bin/sh", "/scripts/run.sh"]},
+        {"image": "litestream/litestream"},
+        {"image": "app:1", "command": ["sh", "-c", "litestream restore -o /d/a /d/a && litestream replicate;"]},
+        {"image": "app:1", "command": ["sh", "-c"], "args": ['set -e\n"/opt/litestream" "replicate" /d/a s3://b/a']},
+        {"image": "app:1", "command": ["tini", "--", "/usr/bin/litestream-v0.3.13", "replicate", "-config", "/l.yml"]},
+        {"image": "app:1", "command": ["bash", "-c", "(${LITESTREAM_BIN} replicate --exec='app')"]},
+        {"image": "app:1", "command": ["bash", "-c", "litestream \\\n    replicate -config /litestream.yml"]},
+        {"image": "litestream/litestream", "args": ["replicate", "-config", "/etc/litestream.yml", "-exec", "/app"]},
     ],
-    ids=range(5),
+    ids=range(14),
 )
 def test_another_litestream_in_the_pod_is_denied(own: Object) -> None:
     obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
@@ -38,15 +47,33 @@ def test_another_litestream_in_the_pod_is_denied(own: Object) -> None:
     "own",
     [
         {"image": "litestream/litestream:0.5.17", "args": ["restore", "/data/app.db"]},
+        {"image": "litestream/litestream:0.5.17", "command": ["sh", "-c", "litestream restore /data/app.db"]},
+        {"image": "example.com/app:1", "args": ["-backup", "/etc/litestream.yml", "replicate"]},
         {"image": "example.com/litestream-exporter:1", "args": ["replicate"]},
         {"image": "example.com/app:1", "args": ["replicate"]},
     ],
-    ids=range(3),
+    ids=range(5),
 )
 def test_what_does_not_replicate_is_no_second_litestream(own: Object) -> None:
     obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
     obj["spec"]["containers"][1] |= own
     assert reviews.response(obj)["allowed"]
+
+
+@pytest.mark.parametrize("own", [{"args": ["replicate", "-once"]}, {"restartPolicy": "Always"}])
+def test_an_init_container_that_replicates_is_another_litestream_too(own: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    item = {"name": "backup", "image": "litestream/litestream", "command": ["sh", "/run.sh"], **own}
+    obj["spec"]["initContainers"] = [item if "args" not in own else {"name": "backup", "image": item["image"], **own}]
+    assert "take that container out" in reviews.denied(obj)["single-writer"]
+    obj["spec"]["initContainers"] = [{**item, "restartPolicy": None}]  # it may as well restore
+    assert reviews.response(obj)["allowed"]
+
+
+def test_a_litestream_around_the_application_is_told_to_leave_the_application_there() -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["containers"][0]["command"] = ["litestream", "replicate", "-exec", "/app"]
+    assert "start its application without" in reviews.denied(obj)["single-writer"]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,24 @@ def test_a_container_without_the_databases_volume_has_nothing_to_do_with_it() ->
     assert after == obj["spec"]["containers"]
 
 
+@pytest.mark.parametrize("policy", ["off", "warn"])
+def test_another_litestream_that_is_let_be_is_never_asked_for_its_user(policy: str) -> None:
+    obj = pod({"runAsUser": 1000}, None, path="/data/app.db", single_writer=policy)
+    obj["spec"]["containers"][1] |= {"image": "litestream/litestream", "args": ["replicate", "/data/app.db", "s3://b"]}
+    for item in obj["spec"]["containers"]:
+        item["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    assert users(obj) == {(1000, None)}
+    del obj["spec"]["containers"][0]["volumeMounts"], obj["spec"]["containers"][1]["volumeMounts"]
+    assert "volumeMounts" not in reviews.injected(obj)["spec"]["containers"][1]
+
+
+def test_a_litestream_around_the_application_uses_the_database() -> None:
+    obj = pod({"runAsUser": 1000}, {"runAsUser": 2000}, single_writer="off")
+    obj["spec"]["containers"][1]["command"] = ["litestream", "replicate", "-exec=/app"]
+    assert fields(obj) == ["run-as-user"]
+
+
 def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 

@@ -9,8 +9,8 @@ from injector.annotations.settings import Settings
 from injector.pod import containers, litestream, volumes
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
-from injector.pod.shapes import Container, PodSpec
-from injector.pod.target import grace
+from injector.pod.shapes import PodSpec
+from injector.pod.target import grace, replicates, starts_application
 from injector.values import LITESTREAM_IMAGE, Quantity, quantity
 
 
@@ -126,28 +126,19 @@ def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Finding
     """Two Litestreams on one file destroy their replicas: at least one of two could not be restored in 4 of 4 runs."""
     if settings.single_writer == "off":
         return
-    for item in [*(spec.get("initContainers") or []), *spec["containers"]]:
-        if item["name"].startswith(volumes.PREFIX) or not _replicates(item):
+    init = [(item, item.get("restartPolicy") == "Always") for item in spec.get("initContainers") or []]
+    for item, stays in [*init, *((item, True) for item in spec["containers"])]:
+        if item["name"].startswith(volumes.PREFIX) or not replicates(item, stays=stays):
             continue
+        remedy = "start its application without" if starts_application(item) else "take that container out"
         right = (
             f"container {item['name']} runs a Litestream of its own, and two on one database destroy its replicas: "
-            "take that container out; to go on with its replica, write its path in the bucket in "
-            f"{findings.key('replica-path')}"
+            f"{remedy}; to go on with its replica, write its path in the bucket in {findings.key('replica-path')}"
         )
         if settings.single_writer == "warn":
             findings.warn(right)
         else:
             findings.deny("single-writer", "enforce", right)
-
-
-def _replicates(item: Container) -> bool:
-    """Whether a container runs `litestream replicate`, alone (the image's own entrypoint) or around the application."""
-    command = [*(item.get("command") or []), *(item.get("args") or [])]
-    words = " ".join(command).split()
-    named = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0] == "litestream"
-    at = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "litestream"), None)
-    verb = words[at + 1 : at + 2] if at is not None else words[:1] if named else []
-    return verb == ["replicate"]
 
 
 def _check_image(plan: Plan, findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from injector.annotations.findings import Findings
@@ -25,6 +26,8 @@ IDENTITY_VARIABLES = (
     "AWS_STS_REGIONAL_ENDPOINTS",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
+# The binary (`litestream`, `/opt/litestream-v0.3.13`, `${LITESTREAM_BIN}`) and what it is told to do, in small letters.
+CALL = re.compile(r"""litestream[\w-]{0,40}+(?:\.\d{1,9}+){0,4}+\}?["'\s\\]{1,40}+([a-z]{1,20}+)""")
 TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -47,6 +50,8 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
             for item in main
             if item["name"] not in settings.options.skip_containers and not item["name"].startswith(volumes.PREFIX)
         ]
+        # Another Litestream that stands beside the application, instead of around it, is no user of the database.
+        found = [item for item in found if not replicates(item) or starts_application(item)] or found
         if not found:
             findings.deny(
                 "containers",
@@ -75,6 +80,33 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
                 f'init container {name} uses the databases and would run before they are restored: write "true"',
             )
     return [by_name[name] for name in settings.containers if name in by_name]
+
+
+def replicates(item: Container, *, stays: bool = True) -> bool:
+    """Whether a container runs `litestream replicate`, of its own or around the application (`-exec`).
+
+    Words that a shell would take apart count too: `sh -c "litestream restore … && exec litestream replicate"`.
+
+    Args:
+        item: the container.
+        stays: whether it runs as long as the application: then an image of Litestream whose command says nothing
+            replicates. An init container may as well restore.
+    """
+    calls = CALL.findall(_said(item))
+    if calls:
+        return "replicate" in calls
+    image = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0]
+    command, arguments = item.get("command") or [], item.get("args") or []
+    return image == "litestream" and (arguments[:1] == ["replicate"] if arguments and not command else stays)
+
+
+def starts_application(item: Container) -> bool:
+    """Whether a Litestream has the application as its child (`replicate -exec`)."""
+    return re.search(r"--?exec(?:[\s=]|$)", _said(item)) is not None
+
+
+def _said(item: Container) -> str:
+    return " ".join([*(item.get("command") or []), *(item.get("args") or [])]).lower()
 
 
 def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:
