@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.pod import containers, litestream, volumes
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
-from injector.pod.shapes import PodSpec
+from injector.pod.shapes import Container, PodSpec
 from injector.pod.target import grace, replicates, starts_application
-from injector.values import LITESTREAM_IMAGE, Quantity, quantity
+from injector.values import LITESTREAM_IMAGE, quantity
 
 
 def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> None:
@@ -73,45 +75,82 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
 
 
 def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
-    """Resources of the Pod as a whole hold for all its containers (core/v1 PodSpec.resources): ours have to fit in."""
+    """Resources of the Pod as a whole hold for all its containers (core/v1 PodSpec.resources): ours have to fit in.
+
+    The API server refuses a request of the whole that is less than what its containers ask for together. Where there
+    is a limit only, it makes a request of it, or of what the containers asked for before ours were there.
+    """
     whole = spec.get("resources") or {}
     settings = plan.settings
     requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
     limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit}
-    running = [
-        *spec["containers"],
-        *(i for i in spec.get("initContainers") or [] if i.get("restartPolicy") == "Always"),
-    ]
-    others = [item for item in running if not item["name"].startswith(volumes.PREFIX)]
     for resource in ("cpu", "memory"):
-        most = _quantity(whole.get("requests"), resource)
-        own = requests[resource]
-        if most is not None:
-            asked = [_quantity((item.get("resources") or {}).get("requests"), resource) for item in others]
-            needed = sum((each.amount for each in asked if each is not None), own.amount)
-            if needed > most.amount:
-                findings.deny_field(
-                    f"spec.resources.requests.{resource}",
-                    most.text,
-                    f"is less than the Pod's containers ask for together with Litestream ({own.text}): write more, "
-                    f"or a smaller {findings.key(f'{resource}-request')}",
-                )
-        limit, mine = _quantity(whole.get("limits"), resource), limits[resource]
-        if limit is not None and mine is not None and mine.amount > limit.amount:
+        request, limit = (_amount(whole.get(kind), resource) for kind in ("requests", "limits"))
+        before = _together(spec, resource, Decimal(0))
+        needed = _together(spec, resource, requests[resource].amount, behind=plan.native and settings.init_first)
+        most = request if request or not limit else before or limit
+        if most and needed > most:
+            written = _written(whole.get("requests"), resource)
+            why = "is needed: Kubernetes makes it of what they ask for without Litestream, which is less"
+            findings.deny_field(
+                f"spec.resources.requests.{resource}",
+                written,
+                f"{why if written is None else 'is less'} than the Pod's containers ask for together with Litestream "
+                f"({requests[resource].text}): write {_rounded(needed, resource)} or more",
+            )
+        mine = limits[resource]
+        own = mine.amount if mine else Decimal(0)
+        if limit and (least := max(own, needed)) > limit:
+            why = f"Litestream's limit ({findings.key(f'{resource}-limit')})"
+            why = why if own >= needed else "what the Pod's containers ask for together with Litestream"
             findings.deny_field(
                 f"spec.resources.limits.{resource}",
-                limit.text,
-                f"is less than Litestream's limit ({mine.text}): write more, or a smaller "
-                f"{findings.key(f'{resource}-limit')}",
+                _written(whole.get("limits"), resource),
+                f"is less than {why}: write {_rounded(least, resource)} or more",
             )
 
 
-def _quantity(amounts: object, resource: str) -> Quantity | None:
+def _together(spec: PodSpec, resource: str, own: Decimal, *, behind: bool = False) -> Decimal:
+    """What a Pod's containers request together with Litestream, as Kubernetes counts it.
+
+    All that run at once, or an init container with the native sidecars before it, whichever is more. `behind`: our
+    sidecar stands before the Pod's own init containers.
+    """
+    before = own if behind else Decimal(0)
+    largest = total = Decimal(0)
+    for item in spec.get("initContainers") or []:
+        if not item["name"].startswith(volumes.PREFIX):
+            asked = _request(item, resource)
+            largest = max(largest, before + asked)
+            before += asked if item.get("restartPolicy") == "Always" else 0
+            total += asked if item.get("restartPolicy") == "Always" else 0
+    total += sum(_request(item, resource) for item in spec["containers"] if not item["name"].startswith(volumes.PREFIX))
+    return max(largest, total + own)
+
+
+def _request(item: Container, resource: str) -> Decimal:
+    """A container's request; where it has only a limit, Kubernetes makes one of that."""
+    asked = item.get("resources") or {}
+    return _amount(asked.get("requests"), resource) or _amount(asked.get("limits"), resource)
+
+
+def _written(amounts: object, resource: str) -> str | None:
     text = amounts.get(resource) if isinstance(amounts, dict) else None
+    return None if text is None else str(text)
+
+
+def _amount(amounts: object, resource: str) -> Decimal:
+    """An amount in its base unit; 0 where there is none, or none that can be read."""
     try:
-        return None if text is None else quantity(str(text))
+        return quantity(_written(amounts, resource) or "").amount
     except ValueError:
-        return None
+        return Decimal(0)
+
+
+def _rounded(amount: Decimal, resource: str) -> str:
+    """An amount that is enough, as people write it."""
+    unit, suffix = (Decimal("0.001"), "m") if resource == "cpu" else (Decimal(2**20), "Mi")
+    return f"{math.ceil(amount / unit)}{suffix}"
 
 
 def _is_windows(spec: PodSpec) -> bool:
