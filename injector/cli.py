@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from injector import __version__, manifests, options
 from injector.admission import review
-from injector.admission.verdict import Question, Verdict, asked_for, judge, key_of, namespace_of, overlooked
+from injector.admission.overlooked import asked_for, overlooked
+from injector.admission.verdict import Question, Verdict, judge, key_of, namespace_of
 from injector.annotations.table import group as group_of
 from injector.annotations.table import table
 from injector.errors import BadReview, InvalidOptions, Violation, quoted

@@ -156,6 +156,23 @@ def test_owned_by_a_checked_controller_is_reported_once_and_by_another_always() 
     assert not reviews.response(owned("argoproj.io/v1alpha1", "Rollout"))["allowed"]
 
 
+def test_knatives_deployment_is_told_what_to_run_instead_of_a_strategy_that_nobody_can_write() -> None:
+    owner = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Revision",
+        "name": "web-2",
+        "uid": "1",
+        "controller": True,
+    }
+    metadata = {"name": "web-2-deployment", "ownerReferences": [owner]}
+    found = reviews.denied(workload("Deployment", {"replicas": 2}, metadata, replica_path=PATH))
+    assert list(found) == ["metadata.ownerReferences"]
+    assert "as a StatefulSet or, with strategy Recreate, a Deployment" in found["metadata.ownerReferences"]
+    soft = workload("Deployment", None, metadata, single_writer="off")
+    assert "each Revision's Deployment has another name" in reviews.denied(soft)["replica-path"]
+    assert reviews.warned(workload("Deployment", None, metadata, single_writer="off", replica_path=PATH)) == ""
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
 def test_keys_outside_the_template_are_denied_with_where_they_go(kind: str) -> None:
     obj = workload(kind, metadata={"annotations": {f"{GROUP}/inject": "true"}})

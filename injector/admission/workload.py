@@ -22,6 +22,10 @@ TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "Job"): ("spec", "template"),
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
 }
+KNATIVE = (
+    "Knative starts the Pods of a new Revision while those of the old one still write, and nobody can write a strategy "
+    "for that: run what uses a database as a StatefulSet or, with strategy Recreate, a Deployment instead"
+)
 SOME_NODE = "NODE"  # stands for each node's name while only the template is there
 
 
@@ -86,6 +90,17 @@ def checked_elsewhere(workload: Mapping[str, Any]) -> bool:
     return owner is not None and (owner["apiVersion"].rpartition("/")[0], owner["kind"]) in TEMPLATES
 
 
+def is_knative(api_group: str) -> bool:
+    """Whether an API group is Knative's, whose Deployments nobody can write a strategy for."""
+    return api_group == "serving.knative.dev"
+
+
+def _of_knative(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The owner reference of a Deployment that Knative made, one for each Revision."""
+    owner = replica.controller(metadata)
+    return owner if owner is not None and is_knative(owner["apiVersion"].rpartition("/")[0]) else None
+
+
 def concerns_us(key: tuple[str, str], workload: Mapping[str, Any], options: Options) -> bool:
     """Whether any of our annotations stands in a workload, its template, or (by mistake) elsewhere in it."""
     return any(settings.ours(metadata, group(options.variant)) for _, metadata in _metadata(key, workload))
@@ -109,6 +124,8 @@ def identity(key: tuple[str, str], workload: Mapping[str, Any], namespace: str) 
     metadata = workload.get("metadata") or {}
     name = metadata.get("name") or ""
     kind = key[1]
+    if _of_knative(metadata) is not None:
+        return replica.of_revision(namespace)
     if not name and kind not in ("Job", "CronJob"):
         return replica.of_nameless(namespace, kind)
     if kind == "Deployment":
@@ -161,7 +178,10 @@ def examine(key: tuple[str, str], workload: Mapping[str, Any], namespace: str, o
         violations += invalid.violations
         warnings = invalid.warnings
     policy = own.get("single-writer", BY_KEY["single-writer"].default)
-    writers = list(_second_writers(key[1], workload["spec"], own))
+    if (revision := _of_knative(workload.get("metadata") or {})) is not None:
+        writers = [Violation("metadata.ownerReferences", f"{revision['kind']} {revision['name']}", KNATIVE)]
+    else:
+        writers = list(_second_writers(key[1], workload["spec"], own))
     if policy == "warn":
         warnings = [*warnings, *map(str, writers)]
     elif policy != "off":
