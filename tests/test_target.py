@@ -102,6 +102,27 @@ def test_a_litestream_around_the_application_uses_the_database() -> None:
     assert fields(obj) == ["run-as-user"]
 
 
+@pytest.mark.parametrize("name", ["daprd", "vault-agent", "otc-container", "redis-exporter", "exporter"])
+def test_what_another_webhook_puts_beside_the_application_has_no_part_in_its_databases(name: str) -> None:
+    for context in (None, {"runAsUser": 2000}):
+        obj = pod({"runAsUser": 1000}, context)
+        obj["spec"]["containers"][1]["name"] = name
+        assert users(obj) == {(1000, None)}
+        assert "volumeMounts" not in reviews.injected(obj)["spec"]["containers"][1]
+        obj["metadata"]["annotations"][f"{GROUP}/containers"] = f"c0,{name}"
+        assert fields(obj) == ["run-as-user"]
+
+
+def test_who_only_reads_a_volume_does_not_own_the_database_on_it() -> None:
+    obj = pod({"runAsUser": 1000}, None, path="/data/app.db")
+    for item in obj["spec"]["containers"]:
+        item["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    assert fields(obj) == ["run-as-user"]
+    obj["spec"]["containers"][1]["volumeMounts"][0]["readOnly"] = True
+    assert users(obj) == {(1000, None)}
+
+
 def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 

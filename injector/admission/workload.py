@@ -210,12 +210,16 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
     if kind == "Deployment":
         if replicas > 1:
             yield _many(kind, replicas)
-        strategy = (spec.get("strategy") or {}).get("type")
+        written = spec.get("strategy") or {}
+        strategy = written.get("type")
         if strategy != "Recreate":
+            # The API server refuses the two together.
+            out = ", and take rollingUpdate out" if written.get("rollingUpdate") is not None else ""
             yield Violation(
                 "spec.strategy.type",
                 strategy,
-                "a rolling update (the default) starts the new Pod while the old one still writes: write Recreate",
+                "a rolling update (the default) starts the new Pod while the old one still writes: "
+                f"write Recreate{out}",
             )
     elif kind == "ReplicaSet" and replicas > 1:
         yield _many(kind, replicas)

@@ -51,7 +51,7 @@ ANNOTATIONS = (
     Annotation("storage", "1Gi", values.size, "size limit of each volume that is added for databases"),
     Annotation("containers", None, values.container_names,
                "containers that use the databases, comma-separated; by default those that mount a volume where one is, "
-               "else all of `spec.containers`; never injected network proxies, nor another Litestream"),
+               "else all of `spec.containers`; not network proxies, exporters and other injected sidecars"),
     Annotation("run-as-user", None, values.user_id,
                "user id of the application; by default its securityContext's, or the one that it drops to (`PUID`)"),
     Annotation("run-as-group", None, values.user_id,

@@ -28,6 +28,11 @@ IDENTITY_VARIABLES = (
 )
 # The binary (`litestream`, `/opt/litestream-v0.3.13`, `${LITESTREAM_BIN}`) and what it is told to do, in small letters.
 CALL = re.compile(r"""litestream[\w-]{0,40}+(?:\.\d{1,9}+){0,4}+\}?["'\s\\]{1,40}+([a-z]{1,20}+)""")
+# What other webhooks put beside an application, or what only watches it: its databases are none of theirs.
+SIDECARS = re.compile(
+    r"azwi-proxy|daprd|datadog-agent-injected|gke-gcsfuse-sidecar|jaeger-agent|otc-container|queue-proxy|vault-agent"
+    r"|(.*[-_])?exporter"
+)
 TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -50,6 +55,7 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
             for item in main
             if item["name"] not in settings.options.skip_containers and not item["name"].startswith(volumes.PREFIX)
         ]
+        found = [item for item in found if not SIDECARS.fullmatch(item["name"])] or found
         # Another Litestream that stands beside the application, instead of around it, is no user of the database.
         found = [item for item in found if not replicates(item) or starts_application(item)] or found
         if not found:

@@ -253,9 +253,13 @@ class _Search:
 
 
 def holding(containers: Sequence[Container], databases: Iterable[str]) -> list[Container]:
-    """The containers that mount a volume of the application's in which a database lies."""
+    """The containers that mount a volume of the application's in which a database lies: writable, if any does so."""
     mounted = _mounts_by_path(containers)
-    names = {target["name"] for database in databases for target, _ in _application_mounts(database, mounted)}
+    names: set[str] = set()
+    for database in databases:
+        found = list(_application_mounts(database, mounted))
+        writers = [target["name"] for target, mount in found if not mount.get("readOnly")]
+        names.update(writers or [target["name"] for target, _ in found])
     return [container for container in containers if container["name"] in names]
 
 
