@@ -83,6 +83,8 @@ def test_the_second_try_passes_with_what_the_first_says(
             put(obj, field, value)
             if "take rollingUpdate out" in told[field]:
                 del obj["spec"]["strategy"]["rollingUpdate"]
+    strategy = obj["spec"].get("strategy", {})
+    assert strategy.get("type") != "Recreate" or "rollingUpdate" not in strategy, "the API server refuses the two"
     code, lines = injected(objects, tmp_path, capsys)
     assert code == 0, lines
     risks = expected.get("risks", [])
