@@ -46,6 +46,9 @@ def test_an_object_is_not_injected_before_its_namespace_is_known(
         NOWHERE.replace("inject: ", "replica-path: 'one/{database}', litestream-hook.kaidotio.github.io/inject: ")
     )
     assert cli.main(["inject", str(file)]) == 0
+    file.write_text(file.read_text().replace("one/{database}'", "one/{database}', GROUP/restore-from: '{namespace}/x'")
+                    .replace("GROUP", "litestream-hook.kaidotio.github.io"))  # fmt: skip
+    assert cli.main(["inject", str(file)]) == 1
 
 
 def test_check_ends_with_what_it_has_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
