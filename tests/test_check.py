@@ -78,18 +78,62 @@ def test_a_litestream_around_the_application_is_told_to_leave_the_application_th
 
 
 @pytest.mark.parametrize(
+    "own",
+    [
+        {"env": [{"name": "LITESTREAM_ACCESS_KEY_ID", "value": "key"}]},
+        {"volumeMounts": [{"name": "config", "mountPath": "/etc/litestream.yml", "subPath": "litestream.yml"}]},
+    ],
+    ids=range(2),
+)
+def test_what_looks_like_a_litestream_inside_of_an_image_is_warned_of(own: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["containers"][0] |= own
+    obj["spec"]["volumes"] = [{"name": "config", "configMap": {"name": "litestream"}}]
+    assert "if it runs a Litestream of its own" in reviews.warned(obj)
+    obj["metadata"]["annotations"][f"{GROUP}/single-writer"] = "off"
+    assert reviews.warned(obj) == ""
+
+
+def only_on(*expressions: Object | None) -> Object:
+    """An affinity with a term for each expression; None: one that says nothing of the operating system."""
+    terms = [{"matchExpressions": [each]} if each else {"matchExpressions": None} for each in expressions]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+
+
+@pytest.mark.parametrize(
     "spec",
     [
         {"os": {"name": "windows"}},
         {"nodeSelector": {"kubernetes.io/os": "windows"}},
+        {"nodeSelector": {"beta.kubernetes.io/os": "windows"}},
         {"securityContext": {"runAsUser": 1, "windowsOptions": {"hostProcess": True}}},
+        {"securityContext": {"runAsUser": 1, "windowsOptions": {"runAsUserName": "ContainerUser"}}},
+        {"affinity": only_on({"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]})},
     ],
-    ids=range(3),
+    ids=range(6),
 )
 def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
     obj = pod({"runAsUser": 1000})
     obj["spec"] |= spec
     assert "inject" in reviews.denied(obj)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}},
+        {"securityContext": {"runAsUser": 1, "windowsOptions": {}}},
+        {"affinity": only_on({"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]})},
+        {"affinity": only_on({"key": "kubernetes.io/os", "operator": "NotIn", "values": ["windows"]})},
+        {"affinity": only_on({"key": "zone", "operator": "In", "values": ["a"]}, None)},
+        {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": None}}},
+    ],
+    ids=range(6),
+)
+def test_a_pod_that_may_run_on_linux_is_fine(spec: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"] |= spec
+    assert fields(obj) == []
 
 
 def within(whole: Object, *, app: Object | None = None, init: Object | None = None, **annotations: str) -> Object:

@@ -123,6 +123,24 @@ def test_who_only_reads_a_volume_does_not_own_the_database_on_it() -> None:
     assert users(obj) == {(1000, None)}
 
 
+def test_a_native_sidecar_that_alone_mounts_the_databases_volume_uses_it() -> None:
+    obj = pod(None, path="/data/app.db")
+    sidecar: Object = {
+        "name": "server",
+        "image": "s:1",
+        "restartPolicy": "Always",
+        "securityContext": {"runAsUser": 1000},
+    }
+    sidecar["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"] |= {"initContainers": [sidecar], "volumes": [{"name": "data", "emptyDir": {}}]}
+    assert users(obj) == {(1000, None)}
+    after = reviews.injected(obj)["spec"]
+    assert "volumeMounts" not in after["containers"][0]
+    assert [item["name"] for item in after["initContainers"]][-2:] == ["litestream-hook-replicate", "server"]
+    obj["metadata"]["annotations"][f"{GROUP}/init-first"] = "false"
+    assert fields(obj) == ["init-first"]
+
+
 def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 

@@ -181,3 +181,5 @@ def test_who_names_no_user_is_told_how_to_find_out() -> None:
     found = reviews.denied(pod(None, path="/config/app.db"))["run-as-user"]
     assert "the user that owns the database file" in found
     assert "kubectl exec … -c c0 -- stat -c %u /config/app.db" in found
+    assert "containers" not in found
+    assert f"name the one that uses it in {GROUP}/containers" in reviews.denied(pod(None, None))["run-as-user"]

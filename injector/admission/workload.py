@@ -227,13 +227,15 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
         yield Violation(
             "spec.replicas",
             str(replicas),
-            "all Pods would write one replica and destroy it: write 1, or a replica-path with {pod}",
+            "all Pods would write one replica and destroy it: write 1, or a replica-path with {pod}, such as "
+            + _with_place(path, "{pod}"),
         )
     elif kind == "DaemonSet" and isinstance(path, str) and "{node}" not in path:
         yield Violation(
             "spec.template",
             path,
-            "the Pods on all nodes would write one replica and destroy it: write a replica-path with {node}",
+            "the Pods on all nodes would write one replica and destroy it: write a replica-path with {node}, such as "
+            + _with_place(path, "{node}"),
         )
     elif kind == "Job":
         yield from _parallel("spec.parallelism", spec)
@@ -246,6 +248,12 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
                 policy,
                 "Allow (the default) runs a second Job while the first still writes: write Forbid",
             )
+
+
+def _with_place(path: object, place: str) -> str:
+    """A replica path with one more placeholder."""
+    start, database, _ = str(path)[:200].partition("{database}")
+    return f"{start.rstrip('/')}/{place}/{database or '{database}'}"
 
 
 def _number(value: int | None) -> int:

@@ -12,8 +12,10 @@ from injector.pod import containers, litestream, volumes
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, PodSpec
-from injector.pod.target import grace, replicates, starts_application
+from injector.pod.target import grace, replicates, sign_of_litestream, starts_application
 from injector.values import LITESTREAM_IMAGE, quantity
+
+OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")  # of nodes
 
 
 def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> None:
@@ -154,11 +156,24 @@ def _rounded(amount: Decimal, resource: str) -> str:
 
 
 def _is_windows(spec: PodSpec) -> bool:
-    selected = (spec.get("nodeSelector") or {}).get("kubernetes.io/os") == "windows"
-    options = [(spec.get("securityContext") or {}).get("windowsOptions")]
-    options += [(item.get("securityContext") or {}).get("windowsOptions") for item in spec["containers"]]
-    host = any((option or {}).get("hostProcess") for option in options)
-    return (spec.get("os") or {}).get("name") == "windows" or selected or host
+    """Whether a Pod runs on Windows: by its own word, the nodes that it selects, or options that only Windows has."""
+    contexts = [spec.get("securityContext"), *(item.get("securityContext") for item in spec["containers"])]
+    selector = spec.get("nodeSelector") or {}
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
+    required = [
+        any(
+            match.get("key") in OS_LABELS and match.get("operator") == "In" and match.get("values") == ["windows"]
+            for match in term.get("matchExpressions") or []
+        )
+        for term in terms
+    ]
+    return (
+        (spec.get("os") or {}).get("name") == "windows"
+        or any(selector.get(label) == "windows" for label in OS_LABELS)
+        or (bool(required) and all(required))
+        or any((context or {}).get("windowsOptions") for context in contexts)
+    )
 
 
 def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Findings) -> None:
@@ -167,7 +182,14 @@ def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Finding
         return
     init = [(item, item.get("restartPolicy") == "Always") for item in spec.get("initContainers") or []]
     for item, stays in [*init, *((item, True) for item in spec["containers"])]:
-        if item["name"].startswith(volumes.PREFIX) or not replicates(item, stays=stays):
+        if item["name"].startswith(volumes.PREFIX):
+            continue
+        if not replicates(item, stays=stays):
+            if stays and (sign := sign_of_litestream(item)) is not None:
+                findings.warn(
+                    f"container {item['name']} has {sign}: if it runs a Litestream of its own, two on one database "
+                    "destroy its replicas: take that out"
+                )
             continue
         remedy = "start its application without" if starts_application(item) else "take that container out"
         right = (

@@ -42,6 +42,7 @@ def of(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings
     gid = _same(_Id("run-as-group", "runAsGroup", settings.run_as_group), contexts, settings, findings)
     unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
     missing = uid is None and unknown and not settings.broken & {"run-as-user", "containers"}
+    choice = f", or name the one that uses it in {findings.key('containers')}" if len(targets) > 1 else ""
     if missing and default == "pod":
         findings.warn(
             f"container {unknown[0]} names no user: each Pod has to be given one when it is made, and is denied "
@@ -52,7 +53,7 @@ def of(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings
             "run-as-user",
             None,
             "is needed: Litestream must run as the user that owns the database file, and container "
-            f'{unknown[0]} names none: write its uid, such as "1000", or set securityContext.runAsUser; '
+            f'{unknown[0]} names none: write its uid, such as "1000", or set securityContext.runAsUser{choice}; '
             f"`kubectl exec … -c {unknown[0]} -- stat -c %u {_first(settings)}` tells it where the application runs",
         )
     if uid == 0:
