@@ -60,7 +60,11 @@ def _why(key: tuple[str, str], found: Mapping[str, Any], path: str) -> str:
         return f"has no effect there: move it to {where}"
     if workload.is_knative(key[0]):
         return workload.KNATIVE
-    what = f"a {key[1]} of {found['apiVersion']}" if found.get("apiVersion") and found.get("kind") else "no object"
+    what = (
+        f"a {key[1]} of {found['apiVersion']}"
+        if found.get("apiVersion") and found.get("kind")
+        else "what is no Kubernetes object"
+    )
     if path == "metadata.annotations" or path.endswith(".metadata.annotations"):
         return (
             f"is on {what}, which nobody looks at: {LOOKED_AT}. If it makes Pods with these annotations, they are "

@@ -82,8 +82,9 @@ def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
     The API server refuses a request of the whole that is less than what its containers ask for together. Where there
     is a limit only, it makes a request of it, or of what the containers asked for before ours were there.
     """
-    whole = spec.get("resources") or {}
-    settings = plan.settings
+    whole, settings = spec.get("resources") or {}, plan.settings
+    if not whole:
+        return
     requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
     limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit}
     for resource in ("cpu", "memory"):
