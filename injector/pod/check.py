@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from decimal import Decimal
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
-from injector.pod import containers, litestream, volumes
+from injector.pod import containers, litestream, resources, volumes
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
-from injector.pod.shapes import Container, PodSpec
+from injector.pod.shapes import PodSpec
 from injector.pod.target import grace, replicates, sign_of_litestream, starts_application
-from injector.values import LITESTREAM_IMAGE, quantity
+from injector.values import LITESTREAM_IMAGE
 
 OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")  # of nodes
 
@@ -55,7 +53,7 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
             f'already, the Pod waits: write {findings.key("local-database")} "replace" to move it aside and restore, '
             'once, or "keep" to go on with it'
         )
-    _check_resources(spec, plan, findings)
+    resources.check(spec, plan, findings)
     proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
     names = set(plan.target_names)
     for name in proxies:
@@ -74,86 +72,6 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
                     f"is taken by container {item['name']}: write another, such as "
                     f"{_free_port(settings.metrics_port, ports)}",
                 )
-
-
-def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
-    """Resources of the Pod as a whole hold for all its containers (core/v1 PodSpec.resources): ours have to fit in.
-
-    The API server refuses a request of the whole that is less than what its containers ask for together. Where there
-    is a limit only, it makes a request of it, or of what the containers asked for before ours were there.
-    """
-    whole, settings = spec.get("resources") or {}, plan.settings
-    if not whole:
-        return
-    requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
-    limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit}
-    for resource in ("cpu", "memory"):
-        request, limit = (_amount(whole.get(kind), resource) for kind in ("requests", "limits"))
-        before = _together(spec, resource, Decimal(0))
-        needed = _together(spec, resource, requests[resource].amount, behind=plan.native and settings.init_first)
-        most = request if request or not limit else before or limit
-        if most and needed > most:
-            written = _written(whole.get("requests"), resource)
-            why = "is needed: Kubernetes makes it of what they ask for without Litestream, which is less"
-            findings.deny_field(
-                f"spec.resources.requests.{resource}",
-                written,
-                f"{why if written is None else 'is less'} than the Pod's containers ask for together with Litestream "
-                f"({requests[resource].text}): write {_rounded(needed, resource)} or more",
-            )
-        mine = limits[resource]
-        own = mine.amount if mine else Decimal(0)
-        if limit and (least := max(own, needed)) > limit:
-            why = f"Litestream's limit ({findings.key(f'{resource}-limit')})"
-            why = why if own >= needed else "what the Pod's containers ask for together with Litestream"
-            findings.deny_field(
-                f"spec.resources.limits.{resource}",
-                _written(whole.get("limits"), resource),
-                f"is less than {why}: write {_rounded(least, resource)} or more",
-            )
-
-
-def _together(spec: PodSpec, resource: str, own: Decimal, *, behind: bool = False) -> Decimal:
-    """What a Pod's containers request together with Litestream, as Kubernetes counts it.
-
-    All that run at once, or an init container with the native sidecars before it, whichever is more. `behind`: our
-    sidecar stands before the Pod's own init containers.
-    """
-    before = own if behind else Decimal(0)
-    largest = total = Decimal(0)
-    for item in spec.get("initContainers") or []:
-        if not item["name"].startswith(volumes.PREFIX):
-            asked = _request(item, resource)
-            largest = max(largest, before + asked)
-            before += asked if item.get("restartPolicy") == "Always" else 0
-            total += asked if item.get("restartPolicy") == "Always" else 0
-    total += sum(_request(item, resource) for item in spec["containers"] if not item["name"].startswith(volumes.PREFIX))
-    return max(largest, total + own)
-
-
-def _request(item: Container, resource: str) -> Decimal:
-    """A container's request; where it has only a limit, Kubernetes makes one of that."""
-    asked = item.get("resources") or {}
-    return _amount(asked.get("requests"), resource) or _amount(asked.get("limits"), resource)
-
-
-def _written(amounts: object, resource: str) -> str | None:
-    text = amounts.get(resource) if isinstance(amounts, dict) else None
-    return None if text is None else str(text)
-
-
-def _amount(amounts: object, resource: str) -> Decimal:
-    """An amount in its base unit; 0 where there is none, or none that can be read."""
-    try:
-        return quantity(_written(amounts, resource) or "").amount
-    except ValueError:
-        return Decimal(0)
-
-
-def _rounded(amount: Decimal, resource: str) -> str:
-    """An amount that is enough, as people write it."""
-    unit, suffix = (Decimal("0.001"), "m") if resource == "cpu" else (Decimal(2**20), "Mi")
-    return f"{math.ceil(amount / unit)}{suffix}"
 
 
 def _is_windows(spec: PodSpec) -> bool:
