@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from injector import __version__, manifests, options
 from injector.admission import review
-from injector.admission.verdict import Question, Verdict, asked_for, judge, key_of, namespace_of, overlooked
+from injector.admission.overlooked import asked_for, overlooked
+from injector.admission.sharing import Sharing
+from injector.admission.verdict import Question, Verdict, judge, key_of, namespace_of
 from injector.annotations.table import group as group_of
 from injector.annotations.table import table
 from injector.errors import BadReview, InvalidOptions, Violation, quoted
@@ -108,9 +110,10 @@ def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:
         return UNREADABLE
     output: list[str] = []
     findings: list[Finding] = []
+    sharing = Sharing()
     for name, documents in read:
         for document in documents:
-            result = examine(name, document, parsed.namespace, chosen, injecting=True)
+            result = examine(name, document, parsed.namespace, chosen, sharing, injecting=True)
             findings += result.findings
             text, kept = manifests.patched(document, result.operations) if result.operations else (document.text, True)
             if not kept:
@@ -172,11 +175,12 @@ def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:
     read = _read_all(parsed.files)
     if read is None:
         return UNREADABLE
+    sharing = Sharing()
     found = [
         finding
         for name, documents in read
         for document in documents
-        for finding in examine(name, document, parsed.namespace, chosen, injecting=False).findings
+        for finding in examine(name, document, parsed.namespace, chosen, sharing, injecting=False).findings
     ]
     for finding in found:
         print(finding)
@@ -211,7 +215,9 @@ def _read_all(files: Sequence[str]) -> list[tuple[str, list[Document]]] | None:
     return None if failed else read
 
 
-def examine(file: str, document: Document, namespace: str, chosen: Options, *, injecting: bool) -> Result:
+def examine(
+    file: str, document: Document, namespace: str, chosen: Options, sharing: Sharing, *, injecting: bool
+) -> Result:
     """What the webhook would do to (each object of) a document.
 
     Args:
@@ -219,13 +225,15 @@ def examine(file: str, document: Document, namespace: str, chosen: Options, *, i
         document: of the manifest.
         namespace: of objects that name none; empty: it is not known.
         chosen: the operator's options.
+        sharing: of the objects before.
         injecting: whether the patch is wanted, which one template for several replicas can't have.
     """
     operations: list[Operation] = []
     findings: list[Finding] = []
     for path, found in _objects(document.value):
-        verdict = judge(Question(key_of(found), "CREATE", found, namespace_of(found, namespace or "default")), chosen)
-        wrong = [*verdict.violations, *overlooked(found, chosen)]
+        question = Question(key_of(found), "CREATE", found, namespace_of(found, namespace or "default"))
+        verdict = judge(question, chosen)
+        wrong = [*verdict.violations, *sharing.others(question, verdict), *overlooked(found, chosen)]
         if injecting:
             wrong += [*_unplaced(found, namespace, verdict), *([verdict.only_webhook] if verdict.only_webhook else [])]
         where = f"{file}: document {document.number}{_place(path)} ({_title(found, namespace or 'default')})"
@@ -238,8 +246,10 @@ def examine(file: str, document: Document, namespace: str, chosen: Options, *, i
 
 def _unplaced(found: Mapping[str, Any], namespace: str, verdict: Verdict) -> list[Violation]:
     """Why an object can't be injected before its namespace is known: in two of them it would share one replica."""
-    injection = verdict.injection
-    if injection is None or "{namespace}" not in injection.settings.replica_path or namespace_of(found, namespace):
+    if verdict.injection is None or namespace_of(found, namespace):
+        return []
+    settings = verdict.injection.settings
+    if "{namespace}" not in settings.replica_path + (settings.restore_from or ""):
         return []
     why = "is needed, as it is a part of the replica's path: write it, or --namespace NAME"
     return [Violation("metadata.namespace", None, why)]

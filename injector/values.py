@@ -273,8 +273,10 @@ def _wrong_path(path: str) -> str | None:
     parts = path.split("/")
     if not path.startswith("/") or path == "/":
         return "is not an absolute path of a file"
-    if not set("*?[").isdisjoint(path):
+    if not set("*?[{").isdisjoint(path):
         return "is a pattern, and would be taken for one file of that very name"
+    if re.search(r"[\s;:|]/", path):
+        return "looks like several paths, which a comma separates"
     if not path.isprintable() or not FORBIDDEN.isdisjoint(path):
         return "has a control character or one of $ ? # %"
     if any(part in ("", ".", "..") for part in parts[1:]):

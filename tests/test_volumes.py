@@ -339,14 +339,38 @@ def test_an_applications_own_volume_below_a_directory_of_the_system_is_fine(dire
     [
         {"nfs": {"server": "a", "path": "/"}},
         {"azureFile": {"secretName": "a", "shareName": "b"}},
-        {"csi": {"driver": "efs.csi.aws.com"}},
+        {"quobyte": {"registry": "a", "volume": "b"}},
+        {"flexVolume": {"driver": "fstab/cifs"}},
+        *({"csi": {"driver": driver}} for driver in (
+            "blob.csi.azure.com", "cephfs.csi.ceph.com", "csi.juicefs.com", "csi.weka.io", "efs.csi.aws.com",
+            "file.csi.azure.com", "filestore.csi.storage.gke.io", "fsx.csi.aws.com", "gcsfuse.csi.storage.gke.io",
+            "nfs.csi.k8s.io", "openshift-storage.cephfs.csi.ceph.com", "org.democratic-csi.nfs",
+            "org.gluster.glusterfs", "rook-ceph.cephfs.csi.ceph.com", "ru.yandex.s3.csi", "s3.csi.aws.com",
+            "seaweedfs-csi-driver", "smb.csi.k8s.io",
+        )),
     ],
-    ids=lambda source: next(iter(source)),
-)
+    ids=lambda source: str(next(iter(source.values())).get("driver", next(iter(source)))),
+)  # fmt: skip
 def test_a_network_file_system_under_a_database_is_warned_of(source: Object) -> None:
     obj = pod(container(mount("/data")), path="/data/app.db")
     obj["spec"]["volumes"] = [{"name": obj["spec"]["containers"][0]["volumeMounts"][0]["name"], **source}]
     assert "WAL does not work over a network file system" in reviews.warned(obj)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"persistentVolumeClaim": {"claimName": "a"}},
+        {"rbd": {"monitors": ["a"], "image": "b"}},
+        *({"csi": {"driver": driver}} for driver in ("ebs.csi.aws.com", "pd.csi.storage.gke.io", "disk.csi.azure.com")),
+        {"csi": {"driver": None}},
+    ],
+    ids=range(6),
+)
+def test_a_block_device_and_a_claim_are_not_warned_of(source: Object) -> None:
+    obj = pod(container(mount("/data")), path="/data/app.db")
+    obj["spec"]["volumes"] = [{"name": obj["spec"]["containers"][0]["volumeMounts"][0]["name"], **source}]
+    assert "network file system" not in reviews.warned(obj)
 
 
 def test_a_path_beside_the_volumes_is_warned_of_with_both() -> None:

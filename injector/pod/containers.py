@@ -28,7 +28,7 @@ def security_context(user: User) -> Object:
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
-        "runAsUser": user.uid,
+        **({} if user.uid is None else {"runAsUser": user.uid}),
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     if user.uid != 0:

@@ -15,9 +15,12 @@ LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still 
 
 @dataclass(frozen=True)
 class User:
-    """Whom Litestream runs as: the application, by its user, group and SELinux label."""
+    """Whom Litestream runs as: the application, by its user, group and SELinux label.
 
-    uid: int
+    `uid` is None in a template whose Pods are each given one when they are made.
+    """
+
+    uid: int | None
     gid: int | None
     selinux: Mapping[str, Any] | None = None
 

@@ -128,6 +128,11 @@ def of_nameless(namespace: str, kind: str) -> Identity:
     return _unidentified(namespace, f"the {kind} has a generateName only, so its name is not known yet")
 
 
+def of_revision(namespace: str) -> Identity:
+    """Of the Pods of Knative's Deployments, of which each Revision has one of another name."""
+    return _unidentified(namespace, "each Revision's Deployment has another name")
+
+
 def of_job(namespace: str, name: str) -> Identity:
     """Of a Job's Pods; a nameless Job is another one each time."""
     if not name:

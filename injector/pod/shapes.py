@@ -131,6 +131,7 @@ class NodeSelectorTerm(TypedDict, total=False):
     """core/v1 NodeSelectorTerm."""
 
     matchFields: list[NodeSelectorRequirement] | None
+    matchExpressions: list[NodeSelectorRequirement] | None
 
 
 class NodeSelector(TypedDict, total=False):

@@ -22,17 +22,11 @@ CONFIG_VOLUME = "litestream-hook-config"
 CONFIG_DIRECTORY = "/etc/litestream"
 STORAGE_VOLUME = "litestream-hook-storage"
 READ_ONLY_SOURCES = ("configMap", "secret", "downwardAPI", "projected", "image")
-NETWORK_SOURCES = ("nfs", "azureFile", "cephfs", "glusterfs")
-NETWORK_DRIVERS = (
-    "azurefile.csi.azure.com",
-    "cephfs.csi.ceph.com",
-    "efs.csi.aws.com",
-    "file.csi.azure.com",
-    "filestore.csi.storage.gke.io",
-    "fsx.csi.aws.com",
-    "nfs.csi.k8s.io",
-    "rook-ceph.cephfs.csi.ceph.com",
-    "smb.csi.k8s.io",
+NETWORK_SOURCES = ("nfs", "azureFile", "cephfs", "glusterfs", "quobyte")
+# By a word of the driver's name: `efs.csi.aws.com`, `rook-ceph.cephfs.csi.ceph.com`, `csi.juicefs.com`, `fstab/cifs`.
+NETWORK_DRIVER = re.compile(
+    r"(?:^|[./-])(?:azurefile|beegfs|blob|cephfs|cifs|efs|file|filestore|fsx|gcsfuse|glusterfs|juicefs|lustre|moosefs"
+    r"|nfs|s3|seaweedfs|smb|weka|wekafs)(?:[./-]|$)"
 )
 # Annotations that name, comma-separated, volumes whose content nobody has to keep. The autoscaler removes no node under
 # a Pod with another emptyDir (its FAQ); a file system backup would bring back an older database than the replica's.
@@ -268,9 +262,13 @@ class _Search:
 
 
 def holding(containers: Sequence[Container], databases: Iterable[str]) -> list[Container]:
-    """The containers that mount a volume of the application's in which a database lies."""
+    """The containers that mount a volume of the application's in which a database lies: writable, if any does so."""
     mounted = _mounts_by_path(containers)
-    names = {target["name"] for database in databases for target, _ in _application_mounts(database, mounted)}
+    names: set[str] = set()
+    for database in databases:
+        found = list(_application_mounts(database, mounted))
+        writers = [target["name"] for target, mount in found if not mount.get("readOnly")]
+        names.update(writers or [target["name"] for target, _ in found])
     return [container for container in containers if container["name"] in names]
 
 
@@ -324,11 +322,10 @@ def _side_files(database: str) -> list[str]:
 
 def _network(volume: Mapping[str, object]) -> str | None:
     """The kind of a volume on a network file system; a claim does not tell."""
-    csi = volume.get("csi")
-    driver = str(csi.get("driver")) if isinstance(csi, dict) else ""
-    return next((kind for kind in NETWORK_SOURCES if volume.get(kind) is not None), None) or (
-        driver if driver in NETWORK_DRIVERS else None
-    )
+    plugins = [plugin for kind in ("csi", "flexVolume") if isinstance(plugin := volume.get(kind), dict)]
+    drivers = [driver[:253] for plugin in plugins if isinstance(driver := plugin.get("driver"), str)]
+    kinds = [kind for kind in NETWORK_SOURCES if volume.get(kind) is not None]
+    return next(iter([*kinds, *filter(NETWORK_DRIVER.search, drivers)]), None)
 
 
 def _fleeting(volume: Mapping[str, object]) -> str | None:
