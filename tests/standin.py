@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx2
+import jsonpatch
 import msgspec
 
 from injector.cluster import client
@@ -71,7 +72,7 @@ RULES = (
     Rule(["get", "update"], "", "secrets", NAMESPACE, [SECRET]),
     Rule(["get", "patch", "watch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
     Rule(["list"], "", "pods"),
-    Rule(["get", "list", "create", "update", "delete"], LEASES, "leases", NAMESPACE),
+    Rule(["get", "list", "create", "update", "patch", "delete"], LEASES, "leases", NAMESPACE),
 )
 
 
@@ -200,7 +201,7 @@ class Api:
         with self._lock:
             if verb == "list" and plural in LISTED:
                 return self._list(plural, namespace, query)
-            allowed = {"get", "create", "update"} | ({"delete"} if plural == "leases" else {"patch"})
+            allowed = {"get", "create", "update", "patch"} | ({"delete"} if plural == "leases" else set())
             if verb not in allowed or plural == "pods":
                 raise Refused(405, "MethodNotAllowed", f"{request.method} is not allowed here")
             if verb == "get":
@@ -315,14 +316,24 @@ class Api:
         return Answer(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
     def _patch(self, plural: str, found: dict[str, Any], patch: Any, content_type: str) -> Answer:
+        if content_type == "application/json-patch+json":
+            return self._json_patch(plural, found, patch)
         if content_type != "application/strategic-merge-patch+json":
-            raise Refused(415, "UnsupportedMediaType", "this stand-in merges strategically only")
+            raise Refused(415, "UnsupportedMediaType", "this stand-in merges strategically, and tests and replaces")
         self._compare(plural, found, patch)
         merged = _merge(copy.deepcopy(found), patch)
         self._check(plural, merged)
         if merged == found:  # the real one keeps the version, too
             return Answer(200, merged)
         return Answer(200, self.put(plural, found["metadata"].get("namespace", ""), merged))
+
+    def _json_patch(self, plural: str, found: dict[str, Any], patch: list[dict[str, Any]]) -> Answer:
+        try:
+            patched = jsonpatch.apply_patch(found, patch)
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+            raise Refused(422, "", str(error)) from None  # the real one gives no reason, either
+        self._check(plural, patched)
+        return Answer(200, self.put(plural, found["metadata"]["namespace"], patched))
 
     def _compare(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> None:
         version = body.get("metadata", {}).get("resourceVersion")

@@ -119,6 +119,15 @@ def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Serve
         with pytest.raises(Conflict, match="modified"):
             await cluster.replace_lease(NAMESPACE, created)
         assert await cluster.list_leases(NAMESPACE) == [newer] == [await cluster.get_lease(NAMESPACE, "replica-a")]
+        holder, time = "/spec/holderIdentity", "/spec/acquireTime"
+        values = {time: "2026-01-02T12:00:00.000000Z"}
+        renewed = await cluster.renew_lease(NAMESPACE, "replica-a", {holder: "apps/api"}, values)
+        assert renewed["spec"] == newer["spec"] | {"acquireTime": values[time]}
+        newer = renewed
+        for name, tests in (("replica-a", {holder: "apps/web"}), ("replica-a", {"/spec/none": ""}), ("replica-b", {})):
+            with pytest.raises(Conflict):
+                await cluster.renew_lease(NAMESPACE, name, tests, values)
+        assert await cluster.get_lease(NAMESPACE, "replica-a") == newer
         uid, version = newer["metadata"]["uid"], newer["metadata"]["resourceVersion"]
         for stale in ((uid, created["metadata"]["resourceVersion"]), ("another", version)):
             with pytest.raises(Conflict, match="Precondition failed"):

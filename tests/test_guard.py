@@ -250,9 +250,33 @@ def test_the_second_call_for_a_pod_goes_on_with_what_the_first_took(server: Serv
     assert (second.name, second.leases) == (first.name, first.leases)
     assert second.mark != first.mark
     assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/again"] == "false"
+    assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/mark"] == second.mark
     # What carries the first call's mark now is another creation.
     claimed(ask(server, again))
     assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/again"] == "true"
+
+
+def test_the_second_call_costs_one_request(server: Server) -> None:
+    first = claimed(ask(server, WEB))
+    server.api.requests.clear()
+    claimed(ask(server, WEB._replace(pod=laid(WEB.pod, first))))
+    assert [request.partition(" ")[0] for request in server.api.requests] == ["PATCH"]
+
+
+def test_a_second_call_whose_replica_was_taken_meanwhile_is_refused(server: Server, clock: Clock) -> None:
+    first = claimed(ask(server, WEB, clock=clock))
+    clock.pass_by(76)
+    claimed(ask(server, API, clock=clock))
+    message = refused(ask(server, WEB._replace(pod=laid(WEB.pod, first)), clock=clock))
+    assert 'Pod "api" in namespace "apps" was allowed to write' in message
+
+
+def test_a_second_call_whose_lease_was_deleted_takes_it_anew(server: Server) -> None:
+    first = claimed(ask(server, WEB))
+    del server.api.objects["leases", NAMESPACE, NAME]
+    second = claimed(ask(server, WEB._replace(pod=laid(WEB.pod, first))))
+    assert (second.name, second.leases) == (first.name, (NAME,))
+    assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/mark"] == second.mark
 
 
 def test_a_dry_run_looks_and_writes_nothing(server: Server) -> None:
@@ -264,12 +288,15 @@ def test_a_dry_run_looks_and_writes_nothing(server: Server) -> None:
     assert leases(server) == before
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 def test_a_write_whose_answer_was_lost_counts(server: Server, method: str) -> None:
-    if method == "PUT":
-        ask(server, WEB)
+    asked = WEB
+    if method != "POST":
+        first = claimed(ask(server, WEB))
+        asked = WEB if method == "PUT" else WEB._replace(pod=laid(WEB.pod, first))
     server.api.faults.append(Fault(method=method, resource="leases", effect=True))
-    claim = claimed(ask(server, WEB))
+    claim = claimed(ask(server, asked))
+    assert (leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/again"] == "true") is (method == "PUT")
     assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/mark"] == claim.mark
 
 

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jsonpatch
 import pytest
 
 from injector import GROUP
-from injector.cluster import lease
+from injector.cluster import client, lease
 from injector.cluster.lease import Asks, BadLease, Holder, Lease, Look, Place, Take
 from injector.pod.claim import Claim
 from tests import standin
@@ -91,10 +92,14 @@ def test_a_living_holder_keeps_it_however_old() -> None:
     assert lease.decide(NAMED, Look(HELD, late, pod)) is None
 
 
-def test_the_second_call_for_one_creation_is_no_second_creation() -> None:
-    asks = NAMED._replace(mark="a mark")
-    assert lease.decide(asks, Look(HELD, NOW)) == Take(again=False, alone=False)
-    assert lease.decide(asks, Look(HELD._replace(again=True), NOW)) == Take(again=True, alone=False)
+def test_the_second_call_for_one_creation_renews_what_has_its_mark() -> None:
+    tests, values = lease.renewal(NAMED._replace(mark="a mark", workload="deployment/shop"), "newer", NOW)
+    patch = client.json_patch(tests, values)
+    renewed = jsonpatch.apply_patch(lease.write(HELD._replace(again=True), "litestream-hook", PLACE), patch)
+    assert lease.read(renewed) == HELD._replace(again=True, mark="newer", workload="deployment/shop", admitted=NOW)
+    for other in (HELD._replace(mark="another"), HELD._replace(holder=Holder("apps", "web-2"))):
+        with pytest.raises(jsonpatch.JsonPatchTestFailed):
+            jsonpatch.apply_patch(lease.write(other, "litestream-hook", PLACE), patch)
 
 
 def test_a_second_creation_of_the_same_name_is_marked_as_one() -> None:

@@ -24,10 +24,12 @@ from injector.values import Object
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Body = Object | list[Object]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
+UNFIT = (httpx2.codes.NOT_FOUND, httpx2.codes.UNPROCESSABLE_CONTENT)  # what a JSON Patch does not fit
 LIMIT = 10.0  # seconds for a call with all of its retries
 ATTEMPT = 4.0  # seconds for one try
 ATTEMPTS = 5
@@ -170,6 +172,19 @@ class Cluster:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
         return await self._object("PUT", "update", _leases(namespace, lease["metadata"]["name"]), lease)
 
+    async def renew_lease(self, namespace: str, name: str, tests: Mapping[str, Any], values: Mapping[str, Any]) -> Object:
+        """The Lease after its fields have these `values`; Conflict unless it is there, and they were as in `tests`.
+
+        Both name a field by its JSON pointer. One call, where reading and replacing are two.
+        """
+        patch = json_patch(tests, values)
+        try:
+            return await self._object("PATCH", "patch", _leases(namespace, name), patch, "application/json-patch+json")
+        except ClusterError as error:
+            if error.status in UNFIT:
+                raise Conflict(str(error), error.status) from None
+            raise
+
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
         options = {
@@ -213,7 +228,7 @@ class Cluster:
         method: str,
         verb: str,
         resource: _Resource,
-        body: Object | None = None,
+        body: Body | None = None,
         content_type: str = "application/json",
         about: str | None = None,
     ) -> Object:
@@ -229,7 +244,7 @@ class Cluster:
         resource: _Resource,
         *,
         parameters: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Body | None = None,
         content_type: str = "application/json",
         about: str | None = None,
     ) -> bytes:
@@ -283,6 +298,13 @@ class Cluster:
             self._client = httpx2.AsyncClient(verify=context, trust_env=False, timeout=ATTEMPT, limits=limits)
             self._trusted = trusted
         return self._client, token
+
+
+def json_patch(tests: Mapping[str, Any], values: Mapping[str, Any]) -> list[Object]:
+    """A JSON Patch that gives fields these `values` if they are as in `tests`; both name them by JSON pointers."""
+    return [{"op": "test", "path": path, "value": value} for path, value in tests.items()] + [
+        {"op": "replace", "path": path, "value": value} for path, value in values.items()
+    ]
 
 
 def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Cluster | None:

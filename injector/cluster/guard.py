@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -45,6 +45,9 @@ class Api(Protocol):
 
     async def replace_lease(self, namespace: str, lease: Object) -> Object:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
+
+    async def renew_lease(self, namespace: str, name: str, tests: Mapping[str, Any], values: Mapping[str, Any]) -> Object:
+        """The Lease after its fields have these `values`; Conflict unless it is there, and they were as in `tests`."""
 
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
@@ -141,6 +144,9 @@ class Guard:
     async def claim(self, asks: Asks, places: Collection[Place], *, dry_run: bool = False) -> Claim | Refusal:
         """The protocol. Raises ClusterError where the API, or a Lease, can't say."""
         wanted = dict(sorted((rules.name_of(place), place) for place in places))
+        mark = self._mark()
+        if asks.name and asks.mark and not dry_run and await self._renew_all(asks, mark, wanted):
+            return Claim(asks.name, mark, tuple(wanted))
         looks: dict[str, Look] = {}
         for name, place in wanted.items():
             looks[name] = look = await self._look(name)
@@ -157,7 +163,6 @@ class Guard:
             if (take := rules.decide(asks, look)) is None:
                 return Refusal(_waits(wanted[name], look))
             takes[name] = take
-        mark = self._mark()
         wishes = [
             (rules.wish(asks, name, looks[name], take, mark), wanted[name], take.alone) for name, take in takes.items()
         ]
@@ -195,6 +200,14 @@ class Guard:
                 return look.pod
         return await self._api.find_pod(*own)
 
+    async def _renew_all(self, asks: Asks, mark: str, names: Collection[str]) -> bool:
+        """Whether this is the second call for one creation: the Pod carries the mark that each of its Leases has."""
+        for name in names:
+            write = self._api.renew_lease(self._home, name, *rules.renewal(asks, mark, self._now()))
+            if await self._written(write, name, mark) is None:
+                return False
+        return True
+
     async def _take_all(self, wishes: Sequence[tuple[Lease, Place, bool]]) -> Refusal | None:
         """Take one after another, always in the order of their names; what can't be used is given back."""
         taken: list[Lease] = []
@@ -212,18 +225,21 @@ class Guard:
         return None
 
     async def _take(self, wish: Lease, place: Place) -> Lease | None:
-        """The Lease as it is stored with our mark; None if another call was faster.
+        """The Lease as it is stored with our mark; None if another call was faster."""
+        write = self._api.replace_lease if wish.version else self._api.create_lease
+        return await self._written(write(self._home, rules.write(wish, self._home, place)), wish.name, wish.mark)
+
+    async def _written(self, write: Awaitable[Object], name: str, mark: str) -> Lease | None:
+        """The Lease as it is stored with this mark; None if it was not as it had to be.
 
         A write can take effect although its answer is lost, or is a conflict with itself: so it is read, once.
         """
-        body = rules.write(wish, self._home, place)
         try:
-            write = self._api.replace_lease if wish.version else self._api.create_lease
-            return rules.read(await write(self._home, body))
+            return rules.read(await write)
         except ClusterError as error:
-            found = await self._api.get_lease(self._home, wish.name)
+            found = await self._api.get_lease(self._home, name)
             stored = None if found is None else rules.read(found)
-            if stored is not None and stored.mark == wish.mark:
+            if stored is not None and stored.mark == mark:
                 return stored
             if isinstance(error, Conflict):
                 return None
