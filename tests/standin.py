@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import httpx2
 import jsonpatch
 import msgspec
 
@@ -453,7 +452,7 @@ class Direct(Cluster):
         answer = self.api.handle(Request(method, resource.path, headers, data))
         content = msgspec.json.encode(answer.body)
         if answer.status >= 300:
-            raise client._error(httpx2.Response(answer.status, content=content), verb, resource, verb)
+            raise client._error(answer.status, content, verb, resource, verb)
         return content
 
 

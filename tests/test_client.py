@@ -119,14 +119,16 @@ def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Serve
         with pytest.raises(Conflict, match="modified"):
             await cluster.replace_lease(NAMESPACE, created)
         assert await cluster.list_leases(NAMESPACE) == [newer] == [await cluster.get_lease(NAMESPACE, "replica-a")]
-        holder, time = "/spec/holderIdentity", "/spec/acquireTime"
-        values = {time: "2026-01-02T12:00:00.000000Z"}
-        renewed = await cluster.renew_lease(NAMESPACE, "replica-a", {holder: "apps/api"}, values)
-        assert renewed["spec"] == newer["spec"] | {"acquireTime": values[time]}
-        newer = renewed
-        for name, tests in (("replica-a", {holder: "apps/web"}), ("replica-a", {"/spec/none": ""}), ("replica-b", {})):
+        later = {"op": "replace", "path": "/spec/acquireTime", "value": "2026-01-02T12:00:00.000000Z"}
+
+        def held_by(holder: str) -> list[dict[str, Any]]:
+            return [{"op": "test", "path": "/spec/holderIdentity", "value": holder}, later]
+
+        newer = await cluster.patch_lease(NAMESPACE, "replica-a", held_by("apps/api"))
+        assert newer["spec"] == lease(holderIdentity="apps/api", acquireTime=later["value"])["spec"]
+        for name, holder in (("replica-a", "apps/web"), ("replica-b", "apps/api")):
             with pytest.raises(Conflict):
-                await cluster.renew_lease(NAMESPACE, name, tests, values)
+                await cluster.patch_lease(NAMESPACE, name, held_by(holder))
         assert await cluster.get_lease(NAMESPACE, "replica-a") == newer
         uid, version = newer["metadata"]["uid"], newer["metadata"]["resourceVersion"]
         for stale in ((uid, created["metadata"]["resourceVersion"]), ("another", version)):
@@ -181,11 +183,32 @@ def test_a_lasting_fault_ends_in_one_clear_error(server: Server) -> None:
 
 
 def test_a_slow_server_is_given_up_within_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Enough for a handshake: one that a limit cuts short leaves its connection to the garbage collector (httpcore2).
     monkeypatch.setattr(module, "LIMIT", 1.0)
     server.api.faults.append(Fault(times=100, seconds=5))
     with pytest.raises(ClusterError, match=r"did not list pods .* within 1 s"):
         ask(server, lambda cluster: cluster.find_pod("apps", "web"))
+
+
+def test_a_handshake_that_the_limit_ends_leaves_no_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMIT", 0.2)
+
+    async def main() -> None:
+        left = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()  # until the other side closes
+            writer.close()
+            left.set()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as listening:
+            cluster = Cluster(f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}", server.folder)
+            with pytest.raises(ClusterError, match="within 0.2 s"):
+                await cluster.find_pod("apps", "web")
+            await left.wait()
+
+    asyncio.run(main())
 
 
 def test_nobody_listening_is_told_in_words(server: Server) -> None:

@@ -7,7 +7,7 @@ import jsonpatch
 import pytest
 
 from injector import GROUP
-from injector.cluster import client, lease
+from injector.cluster import lease
 from injector.cluster.lease import Asks, BadLease, Holder, Lease, Look, Place, Take
 from injector.pod.claim import Claim
 from tests import standin
@@ -93,8 +93,7 @@ def test_a_living_holder_keeps_it_however_old() -> None:
 
 
 def test_the_second_call_for_one_creation_renews_what_has_its_mark() -> None:
-    tests, values = lease.renewal(NAMED._replace(mark="a mark", workload="deployment/shop"), "newer", NOW)
-    patch = client.json_patch(tests, values)
+    patch = lease.renewal(NAMED._replace(mark="a mark", workload="deployment/shop"), "newer", NOW)
     renewed = jsonpatch.apply_patch(lease.write(HELD._replace(again=True), "litestream-hook", PLACE), patch)
     assert lease.read(renewed) == HELD._replace(again=True, mark="newer", workload="deployment/shop", admitted=NOW)
     for other in (HELD._replace(mark="another"), HELD._replace(holder=Holder("apps", "web-2"))):

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jsonpatch
 
-from injector.cluster import client
 from injector.cluster import guard as guarding
 from injector.cluster import lease as rules
 from injector.cluster.client import ClusterError, Conflict
@@ -148,13 +147,13 @@ class _Api:
     async def replace_lease(self, _: str, lease: dict[str, Any]) -> dict[str, Any]:
         return _object(await self._ask(self._write("replace", lease)))
 
-    async def renew_lease(self, _: str, name: str, tests: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    async def patch_lease(self, _: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
+        tests = {one["path"]: one["value"] for one in patch if one["op"] == "test"}
         namespace, _, holder = tests["/spec/holderIdentity"].partition("/")
         (expected,) = (value for path, value in tests.items() if path.endswith("mark"))
-        lease = Lease(name, Holder(namespace, holder), "", expected, MOMENT, again=False)
-        body = jsonpatch.apply_patch(rules.write(lease, HOME, Place("", "b", "p")), client.json_patch(tests, values))
-        request = self._write("renew", body)
-        return _object(await self._ask(request._replace(version=expected)))
+        fitting = Lease(name, Holder(namespace, holder), "", expected, MOMENT, again=False)
+        patched = jsonpatch.apply_patch(rules.write(fitting, HOME, Place("", "b", "p")), patch)
+        return _object(await self._ask(self._write("patch", patched)._replace(version=expected)))
 
     async def delete_lease(self, _: str, name: str, uid: str, version: str) -> None:
         await self._ask(Request("delete", name=name, uid=uid, version=version))
@@ -341,12 +340,12 @@ def _applied(leases: tuple[Record, ...], request: Request) -> tuple[tuple[Record
     if request.verb == "delete":
         return (rest, "done") if there else (leases, CONFLICT)
     assert request.record is not None
-    if request.verb == "renew":
+    if request.verb == "patch":
         if found is None or (found.holder, found.mark) != (request.record.holder, request.version):
             return leases, CONFLICT
         changed = request.record
-        renewed = found._replace(workload=changed.workload, mark=changed.mark, admitted=changed.admitted)
-        return _sorted(*rest, renewed), renewed
+        patched = found._replace(workload=changed.workload, mark=changed.mark, admitted=changed.admitted)
+        return _sorted(*rest, patched), patched
     if there if request.verb == "replace" else found is None:
         return _sorted(*rest, request.record), request.record
     return leases, CONFLICT

@@ -1,7 +1,7 @@
 """The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod.
 
-httpx2 is used directly instead of lightkube: lightkube does not retry, can't ask for metadata alone, and
-costs each serving process 8 MB more and three times the import time, for five kinds of request.
+httpcore2 is used directly instead of lightkube: lightkube does not retry, costs each serving process 8 MB more and
+three times the import time; and httpx2, which is around httpcore2, doubles what a request costs the processor.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import httpx2
+import httpcore2
 import msgspec
 
+from injector import __version__
 from injector.errors import quoted
 from injector.values import Object
 
@@ -25,11 +27,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Body = Object | list[Object]
+Headers = dict[bytes | str, bytes | str]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
+USER_AGENT = f"litestream-hook/{__version__}"
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
-UNFIT = (httpx2.codes.NOT_FOUND, httpx2.codes.UNPROCESSABLE_CONTENT)  # what a JSON Patch does not fit
+UNFIT = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)  # what a JSON Patch does not fit
+FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError)
 LIMIT = 10.0  # seconds for a call with all of its retries
 ATTEMPT = 4.0  # seconds for one try
 ATTEMPTS = 5
@@ -108,7 +113,7 @@ class Cluster:
         self.address = address
         self._folder = folder
         self._sleep = sleep
-        self._client: httpx2.AsyncClient | None = None
+        self._pool: httpcore2.AsyncConnectionPool | None = None
         self._trusted = ""
 
     async def get_secret(self, namespace: str, name: str) -> Object | None:
@@ -143,21 +148,16 @@ class Cluster:
         """
         resource = _configurations(name)
         query = {"watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WATCH)}
+        url = f"{self.address}{resource._replace(name=None).path}?{urlencode(query)}"
         try:
-            client, token = self._connection()
-            async with client.stream(
-                "GET",
-                self.address + resource._replace(name=None).path,
-                params=query,
-                headers={"Accept": "application/json", "Authorization": f"Bearer {token}"},
-                timeout=httpx2.Timeout(ATTEMPT, read=WATCH + ATTEMPT),
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    raise _error(response, "watch", resource, f"watch {resource}")
-                async for _ in response.aiter_lines():
-                    yield
-        except (httpx2.TransportError, OSError, ssl.SSLError) as error:
+            pool, headers = self._connection()
+            async with pool.stream("GET", url, headers=headers, extensions=_timeouts(WATCH + ATTEMPT)) as response:
+                if not _succeeded(response.status):
+                    raise _error(response.status, await response.aread(), "watch", resource, f"watch {resource}")
+                async for part in response.aiter_stream():
+                    for _ in range(part.count(b"\n")):
+                        yield
+        except FAILURES as error:
             raise ClusterError(f"the Kubernetes API can't watch {resource}: {_described(error)}") from None
 
     async def get_lease(self, namespace: str, name: str) -> Object | None:
@@ -172,12 +172,8 @@ class Cluster:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
         return await self._object("PUT", "update", _leases(namespace, lease["metadata"]["name"]), lease)
 
-    async def renew_lease(self, namespace: str, name: str, tests: Mapping[str, Any], values: Mapping[str, Any]) -> Object:
-        """The Lease after its fields have these `values`; Conflict unless it is there, and they were as in `tests`.
-
-        Both name a field by its JSON pointer. One call, where reading and replacing are two.
-        """
-        patch = json_patch(tests, values)
+    async def patch_lease(self, namespace: str, name: str, patch: list[Object]) -> Object:
+        """The Lease after a JSON Patch; Conflict unless it is there, and is what the patch tests for."""
         try:
             return await self._object("PATCH", "patch", _leases(namespace, name), patch, "application/json-patch+json")
         except ClusterError as error:
@@ -195,7 +191,7 @@ class Cluster:
         try:
             await self._call("DELETE", "delete", _leases(namespace, name), body=options)
         except ClusterError as error:
-            if error.status != httpx2.codes.NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     async def list_leases(self, namespace: str) -> list[Object]:
@@ -211,15 +207,15 @@ class Cluster:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        if self._pool is not None:
+            await self._pool.aclose()
+            self._pool = None
 
     async def _read(self, resource: _Resource) -> Object | None:
         try:
             return await self._object("GET", "get", resource)
         except ClusterError as error:
-            if error.status == httpx2.codes.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
 
@@ -249,35 +245,33 @@ class Cluster:
         about: str | None = None,
     ) -> bytes:
         what = f"{verb} {resource._replace(name=about)}"
-        query = {"fieldManager": FIELD_MANAGER} if method in WRITES else dict(parameters or {})
+        query = {"fieldManager": FIELD_MANAGER} if method in WRITES else parameters or {}
+        url = f"{self.address}{resource.path}?{urlencode(query)}".removesuffix("?")
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": "application/json"} | ({} if data is None else {"Content-Type": content_type})
+        kind: Headers = {} if data is None else {"Content-Type": content_type}
         trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(LIMIT):
                 for attempt in range(ATTEMPTS):
-                    asked: str | None = None
+                    asked = ""
                     try:
-                        client, token = self._connection()
-                        response = await client.request(
-                            method,
-                            self.address + resource.path,
-                            params=query,
-                            content=data,
-                            headers=headers | {"Authorization": f"Bearer {token}"},
+                        pool, headers = self._connection()
+                        response = await pool.request(
+                            method, url, headers=headers | kind, content=data, extensions=_timeouts(ATTEMPT)
                         )
-                    except (httpx2.TransportError, OSError, ssl.SSLError) as error:
+                    except FAILURES as error:
                         trouble = _described(error)
                     else:
-                        if response.is_success:
-                            return response.content
+                        status, content = response.status, response.content
+                        if _succeeded(status):
+                            return content
                         # Refused once: the token may have been rotated since it was read.
-                        refused = response.status_code == httpx2.codes.UNAUTHORIZED
+                        refused = status == HTTPStatus.UNAUTHORIZED
                         tokens += refused
-                        if not _passing(response.status_code) and not (refused and tokens == 1):
-                            raise _error(response, verb, resource, what)
-                        trouble = f"{response.status_code} {_said(response)}"
-                        asked = response.headers.get("Retry-After")
+                        if not _passing(status) and not (refused and tokens == 1):
+                            raise _error(status, content, verb, resource, what)
+                        trouble = f"{status} {_said(content)}"
+                        asked = dict(response.headers).get(b"Retry-After", b"").decode("latin-1")
                     if attempt < ATTEMPTS - 1:
                         await self._sleep(_pause(attempt, asked))
         except TimeoutError:
@@ -285,26 +279,45 @@ class Cluster:
             raise ClusterError(message) from None
         raise ClusterError(f"the Kubernetes API can't {what}: {trouble} ({ATTEMPTS} tries)")
 
-    def _connection(self) -> tuple[httpx2.AsyncClient, str]:
-        """The client and the token of this moment. A new client is made when the API's CA has changed."""
+    def _connection(self) -> tuple[httpcore2.AsyncConnectionPool, Headers]:
+        """The connections and the headers of this moment. New connections are made when the API's CA has changed."""
         token = (self._folder / "token").read_text().strip()
         trusted = (self._folder / "ca.crt").read_text()
-        if self._client is None or trusted != self._trusted:
+        if self._pool is None or trusted != self._trusted:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_verify_locations(cadata=trusted)
-            # The old client is left to its requests in flight; its connections close with it.
-            limits = httpx2.Limits(keepalive_expiry=IDLE)
-            self._client = httpx2.AsyncClient(verify=context, trust_env=False, timeout=ATTEMPT, limits=limits)
+            # The old pool is left to its requests in flight; its connections close with it.
+            self._pool = httpcore2.AsyncConnectionPool(
+                context, max_connections=None, keepalive_expiry=IDLE, network_backend=_Network()
+            )
             self._trusted = trusted
-        return self._client, token
+        headers: Headers = {"Accept": "application/json", "Authorization": f"Bearer {token}", "User-Agent": USER_AGENT}
+        return self._pool, headers
 
 
-def json_patch(tests: Mapping[str, Any], values: Mapping[str, Any]) -> list[Object]:
-    """A JSON Patch that gives fields these `values` if they are as in `tests`; both name them by JSON pointers."""
-    return [{"op": "test", "path": path, "value": value} for path, value in tests.items()] + [
-        {"op": "replace", "path": path, "value": value} for path, value in values.items()
-    ]
+class _Network(httpcore2.AnyIOBackend):
+    """Closes a connection whose handshake is cancelled, which httpcore2 leaves open until it is garbage."""
+
+    async def connect_tcp(self, *where: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
+        return _Unsecured(await super().connect_tcp(*where, **options))
+
+
+class _Unsecured(httpcore2.AsyncNetworkStream):
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def start_tls(self, *how: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
+        try:
+            return await self._stream.start_tls(*how, **options)
+        except BaseException:
+            await self._stream.aclose()
+            raise
+
+
+def _timeouts(read: float) -> dict[str, Any]:
+    """Seconds for each step of a request; only for its answer they may be others than those of one try."""
+    return {"timeout": {"connect": ATTEMPT, "write": ATTEMPT, "pool": ATTEMPT, "read": read}}
 
 
 def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Cluster | None:
@@ -326,51 +339,55 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
     return Cluster(f"https://{f'[{host}]' if ':' in host else host}:{port}", folder)
 
 
+def _succeeded(status: int) -> bool:
+    return status // 100 == 2
+
+
 def _passing(status: int) -> bool:
     """Whether the same request may succeed a little later."""
-    return status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _pause(attempt: int, asked: str | None) -> float:
+def _pause(attempt: int, asked: str) -> float:
     """Seconds until the next try: what the server asks for (Retry-After) and full jitter on top."""
-    least = float(asked) if asked is not None and asked.isascii() and asked.isdigit() else 0.0
+    least = float(asked) if asked.isascii() and asked.isdigit() else 0.0
     return least + random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**attempt))  # noqa: S311 (no secret)
 
 
-def _error(response: httpx2.Response, verb: str, resource: _Resource, what: str) -> ClusterError:
+def _error(status: int, content: bytes, verb: str, resource: _Resource, what: str) -> ClusterError:
     """The answer's error in words."""
-    status, said = response.status_code, _said(response)
-    if status == httpx2.codes.UNAUTHORIZED:
+    said = _said(content)
+    if status == HTTPStatus.UNAUTHORIZED:
         return ClusterError(
             f"the Kubernetes API does not accept the ServiceAccount's token (401) to {what}: is the "
             "ServiceAccount still there, and is its token mounted?",
             status,
         )
-    if status == httpx2.codes.FORBIDDEN:
+    if status == HTTPStatus.FORBIDDEN:
         role = "Role" if resource.namespace else "ClusterRole"
         return ClusterError(
             f"the ServiceAccount may not {what} (403); add this rule to its {role}: "
             f"{{{resource.rule(verb)}}}; the API said: {said}",
             status,
         )
-    if status == httpx2.codes.NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND:
         return ClusterError(f"the Kubernetes API can't {what}: there is none (404): {said}", status)
-    if status == httpx2.codes.CONFLICT:
+    if status == HTTPStatus.CONFLICT:
         return Conflict(f"the Kubernetes API did not {what}: another writer was first (409): {said}", status)
     return ClusterError(f"the Kubernetes API can't {what}: {status} {said}", status)
 
 
-def _said(response: httpx2.Response) -> str:
+def _said(content: bytes) -> str:
     """The message of the API's Status object, or the start of whatever came."""
     try:
-        message = msgspec.json.decode(response.content, type=dict[str, Any]).get("message")
+        message = msgspec.json.decode(content, type=dict[str, Any]).get("message")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = None
-    return quoted(message if isinstance(message, str) else response.text[:200], 300)
+    return quoted(message if isinstance(message, str) else content[:200].decode(errors="replace"), 300)
 
 
 def _described(error: Exception) -> str:
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, httpcore2.TimeoutException):
         return f"no answer within {ATTEMPT:g} s"
     return f"{type(error).__name__} {error}".strip()
 

@@ -46,8 +46,8 @@ class Api(Protocol):
     async def replace_lease(self, namespace: str, lease: Object) -> Object:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
 
-    async def renew_lease(self, namespace: str, name: str, tests: Mapping[str, Any], values: Mapping[str, Any]) -> Object:
-        """The Lease after its fields have these `values`; Conflict unless it is there, and they were as in `tests`."""
+    async def patch_lease(self, namespace: str, name: str, patch: list[Object]) -> Object:
+        """The Lease after a JSON Patch; Conflict unless it is there, and is what the patch tests for."""
 
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
@@ -203,7 +203,7 @@ class Guard:
     async def _renew_all(self, asks: Asks, mark: str, names: Collection[str]) -> bool:
         """Whether this is the second call for one creation: the Pod carries the mark that each of its Leases has."""
         for name in names:
-            write = self._api.renew_lease(self._home, name, *rules.renewal(asks, mark, self._now()))
+            write = self._api.patch_lease(self._home, name, rules.renewal(asks, mark, self._now()))
             if await self._written(write, name, mark) is None:
                 return False
         return True

@@ -178,16 +178,16 @@ def write(lease: Lease, namespace: str, place: Place) -> Object:
     }
 
 
-def renewal(asks: Asks, mark: str, admitted: datetime) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What a second call for one creation finds in the Lease, and what it writes, by the fields' JSON pointers."""
+def renewal(asks: Asks, mark: str, admitted: datetime) -> list[Object]:
+    """The JSON Patch of a second call for one creation, which fits as long as the Pod carries the Lease's mark."""
     annotation = f"/metadata/annotations/{GROUP}~1"
-    tests = {"/spec/holderIdentity": str(Holder(asks.namespace, asks.name)), f"{annotation}mark": asks.mark}
-    values = {
-        f"{annotation}mark": mark,
-        f"{annotation}workload": asks.workload,
-        "/spec/acquireTime": _micro_time(admitted),
-    }
-    return tests, values
+    return [
+        {"op": "test", "path": "/spec/holderIdentity", "value": str(Holder(asks.namespace, asks.name))},
+        {"op": "test", "path": f"{annotation}mark", "value": asks.mark},
+        {"op": "replace", "path": f"{annotation}mark", "value": mark},
+        {"op": "replace", "path": f"{annotation}workload", "value": asks.workload},
+        {"op": "replace", "path": "/spec/acquireTime", "value": _micro_time(admitted)},
+    ]
 
 
 def _micro_time(moment: datetime) -> str:
