@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from injector import GROUP, options
+from injector.cluster import client, lease
 from injector.cluster import guard as module
-from injector.cluster import lease
 from injector.cluster.client import Cluster, ClusterError
 from injector.cluster.guard import Guard, new_name
 from injector.cluster.lease import Place
@@ -385,10 +385,15 @@ def test_when_the_api_cant_be_asked_the_operator_decides(
 
 
 def test_a_short_outage_of_the_api_is_waited_for(server: Server) -> None:
-    """As long as the API server waits for us, within a second or beyond."""
-    assert 5 < module.PATIENCE < 9
     server.api.faults.append(Fault(times=1, seconds=1.2))
     assert claimed(ask(server, WEB)).leases
+
+
+def test_why_the_api_was_of_no_use_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.LIMIT < module.PATIENCE < 9  # the API server waits 10 s for us
+    monkeypatch.setattr(client, "LIMIT", 0.5)
+    server.api.faults.append(Fault(500, times=99))
+    assert 'within 0.5 s: 500 "as the test wished". The Pod' in refused(ask(server, WEB))
 
 
 @pytest.mark.parametrize("resource", ["leases", "pods"])

@@ -7,6 +7,7 @@ three times the import time; and httpx2, which is around httpcore2, doubles what
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import ssl
@@ -35,9 +36,8 @@ USER_AGENT = f"litestream-hook/{__version__}"
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
 UNFIT = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)  # what a JSON Patch does not fit
 FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError)
-LIMIT = 10.0  # seconds for a call with all of its retries
+LIMIT = 7.0  # seconds for a call with all of its retries: less than the guard's patience, so that it says why
 ATTEMPT = 4.0  # seconds for one try
-ATTEMPTS = 5
 IDLE = 60.0  # seconds that a connection is kept for the next call
 WATCH = 120  # seconds of one watch
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
@@ -80,8 +80,9 @@ class _Resource(NamedTuple):
         return f"{self.plural}{name}" + (f" in namespace {quoted(self.namespace)}" if self.namespace else "")
 
     def rule(self, verb: str) -> str:
-        """The RBAC rule that allows `verb`; creating can't be bound to a name."""
-        names = f', resourceNames: ["{self.name}"]' if self.name and verb != "create" else ""
+        """The RBAC rule that allows `verb`; creating can't be bound to a name, and a Lease's is a hash."""
+        bound = self.name and verb != "create" and self.plural != "leases"
+        names = f', resourceNames: ["{self.name}"]' if bound else ""
         return f'apiGroups: ["{self.group}"], resources: ["{self.plural}"]{names}, verbs: ["{verb}"]'
 
 
@@ -100,7 +101,7 @@ def _configurations(name: str) -> _Resource:
 class Cluster:
     """The Kubernetes API as a ServiceAccount sees it.
 
-    Every call raises ClusterError (Conflict for 409) after its retries, or after LIMIT seconds.
+    Every call raises ClusterError (Conflict for 409): at once where trying again is in vain, else after LIMIT seconds.
     The token is read from its file for every request, because kubelet rotates it.
     """
 
@@ -252,7 +253,7 @@ class Cluster:
         trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(LIMIT):
-                for attempt in range(ATTEMPTS):
+                for attempt in itertools.count():
                     asked = ""
                     try:
                         pool, headers = self._connection()
@@ -272,12 +273,10 @@ class Cluster:
                             raise _error(status, content, verb, resource, what)
                         trouble = f"{status} {_said(content)}"
                         asked = dict(response.headers).get(b"Retry-After", b"").decode("latin-1")
-                    if attempt < ATTEMPTS - 1:
-                        await self._sleep(_pause(attempt, asked))
+                    await self._sleep(_pause(attempt, asked))
         except TimeoutError:
-            message = f"the Kubernetes API did not {what} within {LIMIT:g} s: {trouble}"
-            raise ClusterError(message) from None
-        raise ClusterError(f"the Kubernetes API can't {what}: {trouble} ({ATTEMPTS} tries)")
+            pass
+        raise ClusterError(f"the Kubernetes API did not {what} within {LIMIT:g} s: {trouble}")
 
     def _connection(self) -> tuple[httpcore2.AsyncConnectionPool, Headers]:
         """The connections and the headers of this moment. New connections are made when the API's CA has changed."""
@@ -351,7 +350,7 @@ def _passing(status: int) -> bool:
 def _pause(attempt: int, asked: str) -> float:
     """Seconds until the next try: what the server asks for (Retry-After) and full jitter on top."""
     least = float(asked) if asked.isascii() and asked.isdigit() else 0.0
-    return least + random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**attempt))  # noqa: S311 (no secret)
+    return least + random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2 ** min(attempt, 9)))  # noqa: S311 (no secret)
 
 
 def _error(status: int, content: bytes, verb: str, resource: _Resource, what: str) -> ClusterError:
