@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import jsonpatch
 import msgspec
@@ -53,7 +53,7 @@ PATHS = (
     (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
 )
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
-LISTED = {"pods": {"fieldSelector"}, "leases": set[str]()}  # with the parameters that are understood
+LISTED = {"pods": {"fieldSelector"}, "leases": {"limit", "continue"}}  # with the parameters that are understood
 
 
 class Rule(NamedTuple):
@@ -364,7 +364,10 @@ class Api:
             for (kind, where, name), thing in self.objects.items()
             if (kind, where) == (plural, namespace) and (not equals or name == wanted)
         ]
-        return Answer(200, {"kind": "List", "apiVersion": "v1", "items": items or None})
+        start, limit = int(query.get("continue", 0)), int(query.get("limit", len(items) or 1))
+        more = {"continue": str(start + limit)} if start + limit < len(items) else {}
+        items = items[start : start + limit]
+        return Answer(200, {"kind": "List", "apiVersion": "v1", "metadata": more, "items": items or None})
 
 
 def _merge(into: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -449,7 +452,8 @@ class Direct(Cluster):
             "content-type": how.get("content_type", "application/json"),
         }
         data = b"" if body is None else msgspec.json.encode(body)
-        answer = self.api.handle(Request(method, resource.path, headers, data))
+        query = urlencode(how.get("parameters") or {})
+        answer = self.api.handle(Request(method, f"{resource.path}?{query}", headers, data))
         content = msgspec.json.encode(answer.body)
         if answer.status >= 300:
             raise client._error(answer.status, content, verb, resource, verb)

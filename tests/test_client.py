@@ -109,6 +109,21 @@ def lease(**spec: Any) -> dict[str, Any]:
     }
 
 
+async def listed(cluster: Cluster) -> list[dict[str, Any]]:
+    return [found async for page in cluster.list_leases(NAMESPACE) for found in page]
+
+
+def test_many_leases_come_page_by_page(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 3)
+    for number in range(7):
+        server.api.put("leases", NAMESPACE, lease() | {"metadata": {"name": f"replica-{number}"}})
+
+    async def pages(cluster: Cluster) -> list[list[str]]:
+        return [[found["metadata"]["name"][-1] for found in page] async for page in cluster.list_leases(NAMESPACE)]
+
+    assert ask(server, pages) == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+
+
 def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Server) -> None:
     async def calls(cluster: Cluster) -> None:
         assert await cluster.get_lease(NAMESPACE, "replica-a") is None
@@ -118,7 +133,7 @@ def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Serve
         newer = await cluster.replace_lease(NAMESPACE, created | {"spec": lease(holderIdentity="apps/api")["spec"]})
         with pytest.raises(Conflict, match="modified"):
             await cluster.replace_lease(NAMESPACE, created)
-        assert await cluster.list_leases(NAMESPACE) == [newer] == [await cluster.get_lease(NAMESPACE, "replica-a")]
+        assert await listed(cluster) == [newer] == [await cluster.get_lease(NAMESPACE, "replica-a")]
         later = {"op": "replace", "path": "/spec/acquireTime", "value": "2026-01-02T12:00:00.000000Z"}
 
         def held_by(holder: str) -> list[dict[str, Any]]:
@@ -136,7 +151,7 @@ def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Serve
                 await cluster.delete_lease(NAMESPACE, "replica-a", *stale)
         await cluster.delete_lease(NAMESPACE, "replica-a", uid, version)
         await cluster.delete_lease(NAMESPACE, "replica-a", uid, version)  # gone is gone
-        assert await cluster.list_leases(NAMESPACE) == []
+        assert await listed(cluster) == []
         with pytest.raises(Conflict, match="UID"):  # a Lease can be created by PUT: not by one that replaces
             await cluster.replace_lease(NAMESPACE, newer)
 

@@ -12,7 +12,7 @@ holds the answers, and the coroutine is run again for every new list of them. Ti
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -158,9 +158,9 @@ class _Api:
     async def delete_lease(self, _: str, name: str, uid: str, version: str) -> None:
         await self._ask(Request("delete", name=name, uid=uid, version=version))
 
-    async def list_leases(self, _: str) -> list[dict[str, Any]]:
+    async def list_leases(self, _: str) -> AsyncIterator[list[dict[str, Any]]]:
         records, self.clock = await self._ask(Request("list"))
-        return [_object(record) for record in records]
+        yield [_object(record) for record in records]
 
     async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         pod = await self._ask(Request("pod", namespace, name))

@@ -39,6 +39,7 @@ FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutEx
 LIMIT = 7.0  # seconds for a call with all of its retries: less than the guard's patience, so that it says why
 ATTEMPT = 4.0  # seconds for one try
 IDLE = 60.0  # seconds that a connection is kept for the next call
+PAGE = 500  # objects of a long list at a time
 WATCH = 120  # seconds of one watch
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
 
@@ -58,8 +59,13 @@ class Conflict(ClusterError):
     """Somebody else created or changed the object first: read it again."""
 
 
+class _Where(msgspec.Struct, rename={"more": "continue"}):
+    more: str = ""  # where the next page begins; empty after the last
+
+
 class _List(msgspec.Struct):
     items: list[Object] | None = None  # null when there are none
+    metadata: _Where = msgspec.field(default_factory=_Where)
 
 
 class _Resource(NamedTuple):
@@ -195,10 +201,17 @@ class Cluster:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def list_leases(self, namespace: str) -> list[Object]:
-        """All Leases of the namespace."""
-        content = await self._call("GET", "list", _leases(namespace))
-        return _decoded(content, _List, "list of Leases").items or []
+    async def list_leases(self, namespace: str) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, page by page: whoever may create Pods can make many."""
+        page = {"limit": str(PAGE)}
+        while True:
+            found = _decoded(
+                await self._call("GET", "list", _leases(namespace), parameters=page), _List, "list of Leases"
+            )
+            yield found.items or []
+            if not found.metadata.more:
+                return
+            page["continue"] = found.metadata.more
 
     async def find_pod(self, namespace: str, name: str) -> Object | None:
         """The whole Pod, as of this moment; None where there is none. A list of one: listing is all that we may."""
@@ -299,19 +312,18 @@ class _Network(httpcore2.AnyIOBackend):
     """Closes a connection whose handshake is cancelled, which httpcore2 leaves open until it is garbage."""
 
     async def connect_tcp(self, *where: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
-        return _Unsecured(await super().connect_tcp(*where, **options))
+        stream = await super().connect_tcp(*where, **options)
+        shake_hands = stream.start_tls
 
+        async def start_tls(*how: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
+            try:
+                return await shake_hands(*how, **options)
+            except BaseException:
+                await stream.aclose()
+                raise
 
-class _Unsecured(httpcore2.AsyncNetworkStream):
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
-        self._stream = stream
-
-    async def start_tls(self, *how: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
-        try:
-            return await self._stream.start_tls(*how, **options)
-        except BaseException:
-            await self._stream.aclose()
-            raise
+        stream.start_tls = start_tls  # type: ignore[method-assign]
+        return stream
 
 
 def _timeouts(read: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -52,8 +52,8 @@ class Api(Protocol):
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
 
-    async def list_leases(self, namespace: str) -> list[Object]:
-        """All Leases of the namespace."""
+    def list_leases(self, namespace: str) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, page by page."""
 
     async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """The whole Pod, as of this moment; None where there is none."""
@@ -171,15 +171,23 @@ class Guard:
 
     async def sweep(self) -> int:
         """Delete the Leases that are a day old and whose holder is gone; how many. Raises ClusterError."""
-        found = await self._api.list_leases(self._home)
-        at, swept = self._now(), 0
-        for lease in map(rules.read, filter(rules.ours, found)):
-            if at - lease.admitted <= SWEPT_AFTER or rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
-                continue
-            with contextlib.suppress(Conflict):  # taken in the meantime
-                await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
-                swept += 1
+        swept = 0
+        async for page in self._api.list_leases(self._home):
+            at = self._now()
+            for lease in map(rules.read, filter(rules.ours, page)):
+                if at - lease.admitted > SWEPT_AFTER and await self._swept(lease):
+                    swept += 1
         return swept
+
+    async def _swept(self, lease: Lease) -> bool:
+        """Whether the Lease is deleted: its holder doesn't live, and nobody has taken it since it was read."""
+        if rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
+            return False
+        try:
+            await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
+        except Conflict:
+            return False
+        return True
 
     async def _look(self, name: str) -> Look:
         """The Lease, then the time, then its holder: in another order, a creation could take effect unseen."""
