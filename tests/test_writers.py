@@ -5,6 +5,7 @@ And that the search is worth something: what the protocol rests on is taken away
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,16 @@ def test_without_again_there_is_a_hole() -> None:
 
 def test_without_a_mark_of_each_call_there_is_a_hole() -> None:
     assert hole(World((WEB, WEB, WEB), faults=0, one_mark=True))
+
+
+def test_a_second_call_that_does_not_test_the_mark_is_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewal = lease.renewal
+
+    def careless(*what: Any) -> list[dict[str, Any]]:
+        return [one for one in renewal(*what) if one["op"] != "test" or not one["path"].endswith("mark")]
+
+    monkeypatch.setattr(lease, "renewal", careless)
+    assert hole(World((WEB, REPLAY, REPLAY, WEB), faults=0))
 
 
 @pytest.mark.parametrize("seconds", [30, 60, 63])
