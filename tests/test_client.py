@@ -247,7 +247,7 @@ def test_nobody_listening_is_told_in_words(server: Server, monkeypatch: pytest.M
 
     async def main() -> None:
         cluster = Cluster("https://127.0.0.1:1", server.folder)
-        with pytest.raises(ClusterError, match=r"the Kubernetes API did not get secrets .*ConnectError"):
+        with pytest.raises(ClusterError, match=r"the Kubernetes API did not get secrets .*Connect call failed"):
             await cluster.get_secret(NAMESPACE, SECRET)
         await cluster.close()
 

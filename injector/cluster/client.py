@@ -1,7 +1,7 @@
 """The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod.
 
-httpcore2 is used directly instead of lightkube: lightkube does not retry, costs each serving process 8 MB more and
-three times the import time; and httpx2, which is around httpcore2, doubles what a request costs the processor.
+lightkube is not used: it does not retry, and costs each serving process 8 MB more and three times the import time, for
+a few kinds of request.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-import httpcore2
 import msgspec
 
 from injector import __version__
+from injector.cluster.connections import Connections
 from injector.errors import quoted
 from injector.values import Object
 
@@ -28,17 +28,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Body = Object | list[Object]
-Headers = dict[bytes | str, bytes | str]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
 USER_AGENT = f"litestream-hook/{__version__}"
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
 UNFIT = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)  # what a JSON Patch does not fit
-FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError)
 LIMIT = 7.0  # seconds for a call with all of its retries: less than the guard's patience, so that it says why
 ATTEMPT = 4.0  # seconds for one try
-IDLE = 60.0  # seconds that a connection is kept for the next call
 PAGE = 500  # objects of a long list at a time
 WATCH = 120  # seconds of one watch
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
@@ -120,7 +117,7 @@ class Cluster:
         self.address = address
         self._folder = folder
         self._sleep = sleep
-        self._pool: httpcore2.AsyncConnectionPool | None = None
+        self._connections: Connections | None = None
         self._trusted = ""
 
     async def get_secret(self, namespace: str, name: str) -> Object | None:
@@ -155,16 +152,15 @@ class Cluster:
         """
         resource = _configurations(name)
         query = {"watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WATCH)}
-        url = f"{self.address}{resource._replace(name=None).path}?{urlencode(query)}"
+        target = f"{resource._replace(name=None).path}?{urlencode(query)}"
         try:
-            pool, headers = self._connection()
-            async with pool.stream("GET", url, headers=headers, extensions=_timeouts(WATCH + ATTEMPT)) as response:
-                if not _succeeded(response.status):
-                    raise _error(response.status, await response.aread(), "watch", resource, f"watch {resource}")
-                async for part in response.aiter_stream():
-                    for _ in range(part.count(b"\n")):
-                        yield
-        except FAILURES as error:
+            connections, headers = self._ready()
+            async for part in connections.stream(target, headers, ATTEMPT, WATCH + ATTEMPT):
+                if not _succeeded(part.status):
+                    raise _error(part.status, part.body, "watch", resource, f"watch {resource}")
+                for _ in range(part.body.count(b"\n")):
+                    yield
+        except OSError as error:
             raise ClusterError(f"the Kubernetes API can't watch {resource}: {_described(error)}") from None
 
     async def get_lease(self, namespace: str, name: str) -> Object | None:
@@ -221,9 +217,9 @@ class Cluster:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
+        if self._connections is not None:
+            await self._connections.close()
+            self._connections = None
 
     async def _read(self, resource: _Resource) -> Object | None:
         try:
@@ -260,23 +256,21 @@ class Cluster:
     ) -> bytes:
         what = f"{verb} {resource._replace(name=about)}"
         query = {"fieldManager": FIELD_MANAGER} if method in WRITES else parameters or {}
-        url = f"{self.address}{resource.path}?{urlencode(query)}".removesuffix("?")
+        target = f"{resource.path}?{urlencode(query)}".removesuffix("?")
         data = None if body is None else msgspec.json.encode(body)
-        kind: Headers = {} if data is None else {"Content-Type": content_type}
+        kind = {} if data is None else {"Content-Type": content_type}
         trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(LIMIT):
                 for attempt in itertools.count():
                     asked = ""
                     try:
-                        pool, headers = self._connection()
-                        response = await pool.request(
-                            method, url, headers=headers | kind, content=data, extensions=_timeouts(ATTEMPT)
-                        )
-                    except FAILURES as error:
+                        connections, headers = self._ready()
+                        answer = await connections.ask(method, target, headers | kind, data, ATTEMPT)
+                    except OSError as error:
                         trouble = _described(error)
                     else:
-                        status, content = response.status, response.content
+                        status, content = answer.status, answer.body
                         if _succeeded(status):
                             return content
                         # Refused once: the token may have been rotated since it was read.
@@ -285,50 +279,26 @@ class Cluster:
                         if not _passing(status) and not (refused and tokens == 1):
                             raise _error(status, content, verb, resource, what)
                         trouble = f"{status} {_said(content)}"
-                        asked = dict(response.headers).get(b"Retry-After", b"").decode("latin-1")
+                        asked = answer.headers.get("retry-after", "")
                     await self._sleep(_pause(attempt, asked))
         except TimeoutError:
             pass
         raise ClusterError(f"the Kubernetes API did not {what} within {LIMIT:g} s: {trouble}")
 
-    def _connection(self) -> tuple[httpcore2.AsyncConnectionPool, Headers]:
+    def _ready(self) -> tuple[Connections, dict[str, str]]:
         """The connections and the headers of this moment. New connections are made when the API's CA has changed."""
         token = (self._folder / "token").read_text().strip()
         trusted = (self._folder / "ca.crt").read_text()
-        if self._pool is None or trusted != self._trusted:
+        if self._connections is None or trusted != self._trusted:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_verify_locations(cadata=trusted)
-            # The old pool is left to its requests in flight; its connections close with it.
-            self._pool = httpcore2.AsyncConnectionPool(
-                context, max_connections=None, keepalive_expiry=IDLE, network_backend=_Network()
-            )
+            if self._connections is not None:
+                self._connections.retire()
+            self._connections = Connections(self.address, context if self.address.startswith("https:") else None)
             self._trusted = trusted
-        headers: Headers = {"Accept": "application/json", "Authorization": f"Bearer {token}", "User-Agent": USER_AGENT}
-        return self._pool, headers
-
-
-class _Network(httpcore2.AnyIOBackend):
-    """Closes a connection whose handshake is cancelled, which httpcore2 leaves open until it is garbage."""
-
-    async def connect_tcp(self, *where: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
-        stream = await super().connect_tcp(*where, **options)
-        shake_hands = stream.start_tls
-
-        async def start_tls(*how: Any, **options: Any) -> httpcore2.AsyncNetworkStream:  # noqa: ANN401
-            try:
-                return await shake_hands(*how, **options)
-            except BaseException:
-                await stream.aclose()
-                raise
-
-        stream.start_tls = start_tls  # type: ignore[method-assign]
-        return stream
-
-
-def _timeouts(read: float) -> dict[str, Any]:
-    """Seconds for each step of a request; only for its answer they may be others than those of one try."""
-    return {"timeout": {"connect": ATTEMPT, "write": ATTEMPT, "pool": ATTEMPT, "read": read}}
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {token}", "User-Agent": USER_AGENT}
+        return self._connections, headers
 
 
 def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Cluster | None:
@@ -398,7 +368,7 @@ def _said(content: bytes) -> str:
 
 
 def _described(error: Exception) -> str:
-    if isinstance(error, httpcore2.TimeoutException):
+    if isinstance(error, TimeoutError):
         return f"no answer within {ATTEMPT:g} s"
     return f"{type(error).__name__} {error}".strip()
 
