@@ -36,6 +36,8 @@ OTHER = Asks("apps", "api-1", "deployment/api", "")
         (Place("https://s3-eu-west-1.amazonaws.com:443", "backups", "a"), "amazonaws.com/backups/a"),
         (Place("https://s3.dualstack.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
         (Place("https://backups.s3.amazonaws.com", "a", "b"), "amazonaws.com/backups/a/b"),
+        (Place("https://bucket.vpce-1a-2b.s3.eu-west-1.vpce.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
+        (Place("https://vpce-1a.s3.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/vpce-1a/backups/a"),
         (Place("https://s3.cn-north-1.amazonaws.com.cn", "backups", "a"), "amazonaws.com.cn/backups/a"),
         (Place("https://s3.example.com.amazonaws.com.evil.org", "b", "a"), "s3.example.com.amazonaws.com.evil.org/b/a"),
     ],

@@ -58,8 +58,9 @@ def location(place: Place) -> str:
         host = f"[{ipaddress.ip_address(host)}]"
     path = [url.path.strip("/"), place.bucket, place.path]
     if amazon := AMAZON.fullmatch(host):
+        inside_vpc = f".vpce.{amazon['partition']}" in host  # bucket.vpce-ID.s3.REGION.vpce…: bucket is that word
         host = amazon["partition"]
-        path.insert(0, amazon["bucket"] or "")
+        path.insert(0, (not inside_vpc and amazon["bucket"]) or "")
     elif url.port not in DEFAULT_PORTS:
         host = f"{host}:{url.port}"
     return "/".join((host, *filter(None, path)))
