@@ -47,9 +47,9 @@ WORLDS = {
     ),
     "sweeping": (World((WEB, API, SWEEP), faults=0), 20_000),
     "sweeping copies": (World((WEB, REPLAY, SWEEP)), 15_000),
-    "three of one workload, answers lost": (World((WEB, WEB, WEB)), 550_000),
-    "admitted twice, and another workload": (World((TWICE, TWICE, API), faults=0), 700_000),
-    "retries and sweeping": (World((WEB, WEB, SWEEP)), 90_000),
+    "three of one workload, answers lost": (World((WEB, WEB, WEB)), 580_000),
+    "admitted twice, and another workload": (World((TWICE, TWICE, API), faults=0), 450_000),
+    "retries and sweeping": (World((WEB, WEB, SWEEP)), 99_000),
 }
 QUICK = 170_000  # states: some seconds; WRITERS=full searches the larger ones too
 SLOW = 80_000  # states: more than is worth waiting for at every change, so `make test-fast` leaves them out
