@@ -211,14 +211,14 @@ def test_a_server_that_asks_for_patience_gets_it(server: Server) -> None:
 def test_a_lasting_fault_ends_in_one_clear_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT", 1.0)
     server.api.faults.append(Fault(500, times=100))
-    with pytest.raises(ClusterError, match=r'get secrets "litestream-hook-tls".* within 1 s: 500 "as the test wished"'):
+    with pytest.raises(ClusterError, match=r'get secrets "litestream-hook-tls".* 500 "as the test wished"'):
         ask(server, lambda cluster: cluster.get_secret(NAMESPACE, SECRET))
 
 
 def test_a_slow_server_is_given_up_within_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT", 1.0)
     server.api.faults.append(Fault(times=100, seconds=5))
-    with pytest.raises(ClusterError, match=r"did not list pods .* within 1 s"):
+    with pytest.raises(ClusterError, match=r"can't list pods .* was asked for 1 s in vain: there was no answer"):
         ask(server, lambda cluster: cluster.find_pod("apps", "web"))
 
 
@@ -235,7 +235,7 @@ def test_a_handshake_that_the_limit_ends_leaves_no_connection(server: Server, mo
 
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as listening:
             cluster = Cluster(f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}", server.folder)
-            with pytest.raises(ClusterError, match=r"within 0\.2 s"):
+            with pytest.raises(ClusterError, match=r"asked for 0\.2 s in vain"):
                 await cluster.find_pod("apps", "web")
             await left.wait()
 
@@ -247,7 +247,7 @@ def test_nobody_listening_is_told_in_words(server: Server, monkeypatch: pytest.M
 
     async def main() -> None:
         cluster = Cluster("https://127.0.0.1:1", server.folder)
-        with pytest.raises(ClusterError, match=r"the Kubernetes API did not get secrets .*Connect call failed"):
+        with pytest.raises(ClusterError, match=r"can.t get secrets .*Connect call failed"):
             await cluster.get_secret(NAMESPACE, SECRET)
         await cluster.close()
 

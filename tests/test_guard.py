@@ -393,7 +393,7 @@ def test_why_the_api_was_of_no_use_is_told(server: Server, monkeypatch: pytest.M
     assert client.LIMIT < module.PATIENCE < 9  # the API server waits 10 s for us
     monkeypatch.setattr(client, "LIMIT", 0.5)
     server.api.faults.append(Fault(500, times=99))
-    assert 'within 0.5 s: 500 "as the test wished". The Pod' in refused(ask(server, WEB))
+    assert 'asked for 0.5 s in vain: 500 "as the test wished". The Pod' in refused(ask(server, WEB))
 
 
 @pytest.mark.parametrize("resource", ["leases", "pods"])

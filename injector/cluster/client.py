@@ -283,7 +283,7 @@ class Cluster:
                     await self._sleep(_pause(attempt, asked))
         except TimeoutError:
             pass
-        raise ClusterError(f"the Kubernetes API did not {what} within {LIMIT:g} s: {trouble}")
+        raise ClusterError(f"can't {what}: the Kubernetes API was asked for {LIMIT:g} s in vain: {trouble}")
 
     def _ready(self) -> tuple[Connections, dict[str, str]]:
         """The connections and the headers of this moment. New connections are made when the API's CA has changed."""
