@@ -26,6 +26,7 @@ TWICE = Plan(twice=True)
 SWEEP = Plan(sweeps=True)
 ELSEWHERE = Plan(namespace="elsewhere")
 BOTH = Plan(places=(P, Q))
+BOTH_TWICE = Plan(places=(P, Q), twice=True)
 
 # Each is searched to its end. The number of states is there so that a model that got smaller unnoticed fails.
 WORLDS = {
@@ -41,6 +42,14 @@ WORLDS = {
     "another namespace": (World((WEB, ELSEWHERE), faults=2), 4_000),
     "two replicas each": (World((BOTH, Plan(places=(P, Q), workload="deployment/api"))), 10_000),
     "two replicas and one": (World((BOTH, Plan(places=(Q,), workload="deployment/api")), faults=2), 12_000),
+    "two replicas admitted twice, and one": (
+        World((BOTH_TWICE, Plan(places=(Q,), workload="deployment/api"))),
+        15_000,
+    ),
+    "two replicas each, admitted twice": (
+        World((BOTH_TWICE, Plan(places=(P, Q), workload="deployment/api", twice=True)), faults=0),
+        12_000,
+    ),
     "one name, other replicas": (
         World((Plan(name="web-0", places=(Q,)), Plan(name="web-0", places=(P,)), API), faults=0),
         1_000,
