@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from injector import GROUP, options
+from injector.cluster import client, lease
 from injector.cluster import guard as module
-from injector.cluster import lease
 from injector.cluster.client import Cluster, ClusterError
 from injector.cluster.guard import Guard, new_name
 from injector.cluster.lease import Place
@@ -282,9 +282,33 @@ def test_the_second_call_for_a_pod_goes_on_with_what_the_first_took(server: Serv
     assert (second.name, second.leases) == (first.name, first.leases)
     assert second.mark != first.mark
     assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/again"] == "false"
+    assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/mark"] == second.mark
     # What carries the first call's mark now is another creation.
     claimed(ask(server, again))
     assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/again"] == "true"
+
+
+def test_the_second_call_costs_one_request(server: Server) -> None:
+    first = claimed(ask(server, WEB))
+    server.api.requests.clear()
+    claimed(ask(server, WEB._replace(pod=laid(WEB.pod, first))))
+    assert [request.partition(" ")[0] for request in server.api.requests] == ["PATCH"]
+
+
+def test_a_second_call_whose_replica_was_taken_meanwhile_is_refused(server: Server, clock: Clock) -> None:
+    first = claimed(ask(server, WEB, clock=clock))
+    clock.pass_by(76)
+    claimed(ask(server, API, clock=clock))
+    message = refused(ask(server, WEB._replace(pod=laid(WEB.pod, first)), clock=clock))
+    assert 'Pod "api" in namespace "apps" was allowed to write' in message
+
+
+def test_a_second_call_whose_lease_was_deleted_takes_it_anew(server: Server) -> None:
+    first = claimed(ask(server, WEB))
+    del server.api.objects["leases", NAMESPACE, NAME]
+    second = claimed(ask(server, WEB._replace(pod=laid(WEB.pod, first))))
+    assert (second.name, second.leases) == (first.name, (NAME,))
+    assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/mark"] == second.mark
 
 
 def test_a_dry_run_looks_and_writes_nothing(server: Server) -> None:
@@ -296,12 +320,15 @@ def test_a_dry_run_looks_and_writes_nothing(server: Server) -> None:
     assert leases(server) == before
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 def test_a_write_whose_answer_was_lost_counts(server: Server, method: str) -> None:
-    if method == "PUT":
-        ask(server, WEB)
+    asked = WEB
+    if method != "POST":
+        first = claimed(ask(server, WEB))
+        asked = WEB if method == "PUT" else WEB._replace(pod=laid(WEB.pod, first))
     server.api.faults.append(Fault(method=method, resource="leases", effect=True))
-    claim = claimed(ask(server, WEB))
+    claim = claimed(ask(server, asked))
+    assert (leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/again"] == "true") is (method == "PUT")
     assert leases(server)[NAME]["metadata"]["annotations"][f"{GROUP}/mark"] == claim.mark
 
 
@@ -390,10 +417,15 @@ def test_when_the_api_cant_be_asked_the_operator_decides(
 
 
 def test_a_short_outage_of_the_api_is_waited_for(server: Server) -> None:
-    """As long as the API server waits for us, within a second or beyond."""
-    assert 5 < module.PATIENCE < 9
     server.api.faults.append(Fault(times=1, seconds=1.2))
     assert claimed(ask(server, WEB)).leases
+
+
+def test_why_the_api_was_of_no_use_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.LIMIT < module.PATIENCE < 9  # the API server waits 10 s for us
+    monkeypatch.setattr(client, "LIMIT", 0.5)
+    server.api.faults.append(Fault(500, times=99))
+    assert 'asked for 0.5 s in vain: 500 "as the test wished". The Pod' in refused(ask(server, WEB))
 
 
 @pytest.mark.parametrize("resource", ["leases", "pods"])

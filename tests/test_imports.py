@@ -25,7 +25,7 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("values.py", "import httpx2"),
+        ("values.py", "import httptools"),
         ("pod/scripts/__init__.py", "import os"),
         ("pod/scripts/__init__.py", "import time"),
         ("cluster/guard.py", "from injector.admission import webhook"),

@@ -656,9 +656,10 @@ async def every_call(api: Cluster) -> None:
         "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
         "watch_webhook_configuration": lambda: anext(api.watch_webhook_configuration("CONFIGURATION"), None),
         "get_lease": lambda: api.get_lease("NAMESPACE", "ANY"),
-        "list_leases": lambda: api.list_leases("NAMESPACE"),
+        "list_leases": lambda: anext(api.list_leases("NAMESPACE")),
         "create_lease": lambda: api.create_lease("NAMESPACE", lease),
         "replace_lease": lambda: api.replace_lease("NAMESPACE", lease),
+        "patch_lease": lambda: api.patch_lease("NAMESPACE", "ANY", []),
         "delete_lease": lambda: api.delete_lease("NAMESPACE", "ANY", "uid", "7"),
         "find_pod": lambda: api.find_pod("ANY", "ANY"),
     }

@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -46,11 +46,14 @@ class Api(Protocol):
     async def replace_lease(self, namespace: str, lease: Object) -> Object:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
 
+    async def patch_lease(self, namespace: str, name: str, patch: list[Object]) -> Object:
+        """The Lease after a JSON Patch; Conflict unless it is there, and is what the patch tests for."""
+
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
 
-    async def list_leases(self, namespace: str) -> list[Object]:
-        """All Leases of the namespace."""
+    def list_leases(self, namespace: str) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, page by page."""
 
     async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """The whole Pod, as of this moment; None where there is none."""
@@ -141,6 +144,9 @@ class Guard:
     async def claim(self, asks: Asks, places: Collection[Place], *, dry_run: bool = False) -> Claim | Refusal:
         """The protocol. Raises ClusterError where the API, or a Lease, can't say."""
         wanted = dict(sorted((rules.name_of(place), place) for place in places))
+        mark = self._mark()
+        if asks.name and asks.mark and not dry_run and await self._renew_all(asks, mark, wanted):
+            return Claim(asks.name, mark, tuple(wanted))
         looks: dict[str, Look] = {}
         for name, place in wanted.items():
             looks[name] = look = await self._look(name)
@@ -157,7 +163,6 @@ class Guard:
             if (take := rules.decide(asks, look)) is None:
                 return Refusal(_waits(wanted[name], look, self._told(asks, look)))
             takes[name] = take
-        mark = self._mark()
         wishes = [
             (rules.wish(asks, name, looks[name], take, mark), wanted[name], take.alone) for name, take in takes.items()
         ]
@@ -166,15 +171,23 @@ class Guard:
 
     async def sweep(self) -> int:
         """Delete the Leases that are a day old and whose holder is gone; how many. Raises ClusterError."""
-        found = await self._api.list_leases(self._home)
-        at, swept = self._now(), 0
-        for lease in map(rules.read, filter(rules.ours, found)):
-            if at - lease.admitted <= SWEPT_AFTER or rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
-                continue
-            with contextlib.suppress(Conflict):  # taken in the meantime
-                await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
-                swept += 1
+        swept = 0
+        async for page in self._api.list_leases(self._home):
+            at = self._now()
+            for lease in map(rules.read, filter(rules.ours, page)):
+                if at - lease.admitted > SWEPT_AFTER and await self._swept(lease):
+                    swept += 1
         return swept
+
+    async def _swept(self, lease: Lease) -> bool:
+        """Whether the Lease is deleted: its holder doesn't live, and nobody has taken it since it was read."""
+        if rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
+            return False
+        try:
+            await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
+        except Conflict:
+            return False
+        return True
 
     async def _look(self, name: str) -> Look:
         """The Lease, then the time, then its holder: in another order, a creation could take effect unseen."""
@@ -205,6 +218,14 @@ class Guard:
             f" Whoever may read Leases finds it with: kubectl get lease {look.lease.name} -n {self._home}",
         )
 
+    async def _renew_all(self, asks: Asks, mark: str, names: Collection[str]) -> bool:
+        """Whether this is the second call for one creation: the Pod carries the mark that each of its Leases has."""
+        for name in names:
+            write = self._api.patch_lease(self._home, name, rules.renewal(asks, mark, self._now()))
+            if await self._written(write, name, mark) is None:
+                return False
+        return True
+
     async def _take_all(self, wishes: Sequence[tuple[Lease, Place, bool]]) -> Refusal | None:
         """Take one after another, always in the order of their names; what can't be used is given back."""
         taken: list[Lease] = []
@@ -222,18 +243,21 @@ class Guard:
         return None
 
     async def _take(self, wish: Lease, place: Place) -> Lease | None:
-        """The Lease as it is stored with our mark; None if another call was faster.
+        """The Lease as it is stored with our mark; None if another call was faster."""
+        write = self._api.replace_lease if wish.version else self._api.create_lease
+        return await self._written(write(self._home, rules.write(wish, self._home, place)), wish.name, wish.mark)
+
+    async def _written(self, write: Awaitable[Object], name: str, mark: str) -> Lease | None:
+        """The Lease as it is stored with this mark; None if it was not as it had to be.
 
         A write can take effect although its answer is lost, or is a conflict with itself: so it is read, once.
         """
-        body = rules.write(wish, self._home, place)
         try:
-            write = self._api.replace_lease if wish.version else self._api.create_lease
-            return rules.read(await write(self._home, body))
+            return rules.read(await write)
         except ClusterError as error:
-            found = await self._api.get_lease(self._home, wish.name)
+            found = await self._api.get_lease(self._home, name)
             stored = None if found is None else rules.read(found)
-            if stored is not None and stored.mark == wish.mark:
+            if stored is not None and stored.mark == mark:
                 return stored
             if isinstance(error, Conflict):
                 return None

@@ -188,7 +188,7 @@ def test_the_webhook_has_the_rights_that_it_uses_and_no_other(cluster: Cluster) 
     everywhere = {*((verb, *webhooks) for verb in ("get", "watch", "patch")), ("list", "", "pods", "*")}
     secret, leases = ("", "secrets", f"{NAME}-tls"), ("coordination.k8s.io", "leases", "*")
     at_home = {("get", *secret), ("update", *secret), ("create", "", "secrets", "*")}
-    at_home |= {(verb, *leases) for verb in ("get", "list", "create", "update", "delete")}
+    at_home |= {(verb, *leases) for verb in ("get", "list", "create", "update", "patch", "delete")}
     assert rights(cluster, NAME) == everywhere | at_home
     assert rights(cluster, cluster.namespace()) == everywhere
 
