@@ -87,6 +87,7 @@ durability: setup containers ## Measure rows lost and kept in every scenario, an
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_command
 
 dev: ## Develop in a cluster: build, deploy and reload with skaffold
 	skaffold dev --port-forward
