@@ -33,9 +33,7 @@ def test_a_document_that_loses_its_comments_is_told_by_its_line() -> None:
         + "      containers: *all\n"
     )
     done = piped("inject", text=text)
-    assert done.stderr == (
-        "standard input:3: warning: written anew without its comments, as an anchor of it stands for several places\n"
-    )
+    assert done.stderr == (f"standard input:3: warning: {edit.LOST}\n")
     assert done.returncode == 0
 
 

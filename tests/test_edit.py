@@ -50,6 +50,7 @@ def edited(text: str, wanted: Any, *, in_place: bool = True) -> str:
         ("a:\nb: ~\n", {"a": {"c": 1}, "b": "x"}, "a:\n  c: 1\nb: x\n"),
         ("a: |\n  text\n\n# end\n", {"a": "text\n", "b": 1}, "a: |\n  text\n\nb: 1\n# end\n"),
         ("a: |\n  text\nb: 1\n", {"a": "x\ny", "b": 1}, "a: |-\n  x\n  y\nb: 1\n"),
+        ("- -1\n- - 2\n", [0, -1, 1, [2]], "- 0\n- -1\n- 1\n- - 2\n"),
         ("a: 1\nb: 2 # two\nc: 3\n", {"a": 1, "c": 3}, "a: 1\nc: 3\n"),
         ("x: &x {a: 1}\ny: *x # y\n", {"x": {"a": 1}, "y": {"a": 1}, "z": 1}, "x: &x {a: 1}\ny: *x # y\nz: 1\n"),
         ("x: &x {a: 1}\ny:\n- *x\n", {"x": {"a": 1}, "y": [{"a": 1}, 2]}, "x: &x {a: 1}\ny:\n- *x\n- 2\n"),

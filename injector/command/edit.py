@@ -16,6 +16,8 @@ from injector.manifests import Document, UnreadableManifest, as_text, composed, 
 _INDENTED_SEQUENCE = re.compile(
     r"^( *)(?:- +)*[^ #\n][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*\1 +- ", re.MULTILINE
 )
+LOST = "written anew without its comments: it can't be edited in place, as where an anchor stands for several places"
+"""What to tell of a document that could not be edited in place."""
 _ALIAS = re.compile(r"[^*]*\*[^\s,\[\]{}]+")
 Collection: TypeAlias = yaml.MappingNode | yaml.SequenceNode
 
@@ -168,7 +170,7 @@ class _Editor:
         at = node.value[index].start_mark.index
         if node.flow_style:
             return _inserted(at, f"{render.in_flow(new)[1:-1]}, ")
-        start = self._line(self._text.rindex("-", 0, at + 1))
+        start = self._line(self._text.rindex("-", 0, at))
         while start and self._text[(above := self._line(start - 1)) : start].lstrip(" ").startswith("#"):
             start = above  # what is said right above an item is about that
         return _inserted(start, self._items(node, new))

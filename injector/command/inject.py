@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from injector.command import FOUND, UNREADABLE
 from injector.command import files as manifest_files
-from injector.command.edit import written
+from injector.command.edit import LOST, written
 from injector.command.examine import Finding, examine
 from injector.command.progress import Progress
 from injector.options import Options
@@ -34,8 +34,7 @@ def run(names: Sequence[str], namespace: str, chosen: Options) -> int:
             text, kept = written(document, result.after)
             findings += result.findings
             if not kept:
-                note = "written anew without its comments, as an anchor of it stands for several places"
-                findings.append(Finding(name, document.line, "warning", note))
+                findings.append(Finding(name, document.line, "warning", LOST))
             texts.append((document, text))
     for finding in findings:
         print(finding, file=sys.stderr)

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jsonpatch
-import jsonpointer
 
 from injector.admission import review, workload
 from injector.admission.verdict import POD, key_of, namespace_of
 from injector.command import FOUND, UNREADABLE
 from injector.command import files as manifest_files
-from injector.command.edit import anew, written
+from injector.command.edit import LOST, anew, written
 from injector.command.examine import Finding
 from injector.command.made import pod_of
 from injector.command.objects import Path, objects, put
@@ -67,7 +66,7 @@ def run_apply(names: Sequence[str], *, as_pod: bool = False) -> int:
     except BadReview as bad:
         print(f"{manifest_files.STANDARD_INPUT}: {bad}", file=sys.stderr)
         return UNREADABLE
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as problem:
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as problem:
         why = (
             "its patch does not fit the object: was the review made of the same files, and with --as-pod or without it?"
         )
@@ -81,7 +80,10 @@ def run_apply(names: Sequence[str], *, as_pod: bool = False) -> int:
     texts = [(document, document.text) for document in subject.documents]
     document = subject.documents[subject.number]
     whole = put(document.value, subject.path, after)
-    texts[subject.number] = (document, anew(document, whole) if subject.made else written(document, whole)[0])
+    text, kept = (anew(document, whole), True) if subject.made else written(document, whole)
+    if not kept:
+        print(f"Warning: line {document.line}: {LOST}", file=sys.stderr)
+    texts[subject.number] = (document, text)
     sys.stdout.write(manifest_files.joined(texts))
     sys.stdout.flush()
     return 0
