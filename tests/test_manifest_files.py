@@ -88,6 +88,12 @@ def test_json_in_gives_json_out(indent: int | str | None) -> None:
     assert done.stdout == json.dumps(injected, indent=indent) + "\n"
 
 
+@pytest.mark.parametrize("kind", ["ConfigMap", "Pod"])
+def test_json_with_nothing_of_ours_stays_as_it_is_written(kind: str) -> None:
+    text = '{ "kind": "List","items": [ {"kind": "KIND", "apiVersion": "v1",\n "data": [1, 1e3] } ]\n}\n'
+    assert piped("inject", text=text.replace("KIND", kind)).stdout == text.replace("KIND", kind)
+
+
 def test_a_document_whose_anchors_stand_for_several_places_means_the_same_afterwards() -> None:
     text = POD.replace(
         '    - name: app\n      image: "app:1"\n      env:\n',

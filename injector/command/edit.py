@@ -44,7 +44,7 @@ def written(document: Document, wanted: Value) -> tuple[str, bool]:
         document: as it was read.
         wanted: what it is to say.
     """
-    if wanted is document.value:
+    if wanted is document.value or as_text(wanted) == as_text(document.value):
         return document.text, True
     if document.json:
         return anew(document, wanted), True
