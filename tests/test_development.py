@@ -233,3 +233,17 @@ def test_each_admission_is_one_line_on_the_terminal_and_a_bad_request_says_why(
     assert "outcome=denied reason=annotations" in denied
     assert "WARNING not an admission" in bad
     assert "why=not an AdmissionReview of admission.k8s.io/v1" in bad
+
+
+@pytest.mark.slow
+def test_the_line_that_make_run_prints_shows_an_injection_of_any_example(development_server: tuple[str, int]) -> None:
+    """`make run EXAMPLE=examples/02-statefulset.yaml`: pasted as it is printed."""
+    (line,) = re.findall(r'^\t@echo "  (.*curl.*)"$', (ROOT / "Makefile").read_text(), re.MULTILINE)
+    line = line.replace("$(BIN)", str(Path(sys.executable).parent))
+    line = line.replace("http://127.0.0.1:$(PORT)", development_server[0])
+    for name in ("01-pod", "02-statefulset", "03-deployment"):
+        pasted = line.replace("$(EXAMPLE)", f"examples/{name}.yaml")
+        done = subprocess.run(["sh", "-c", pasted], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        pods = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "Pod"]
+        assert ["litestream-hook-replicate" in str(pod["spec"]["initContainers"]) for pod in pods] == [True]
