@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import select
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,14 +36,12 @@ def on_terminal(
     """
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        command,
+        ["setsid", "--ctty", *command],  # else Ctrl-C would not reach it
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         cwd=cwd,
         env=_environment(cwd),
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (so that Ctrl-C reaches it)
     ) as process:
         os.close(theirs)
         try:
