@@ -128,7 +128,7 @@ def test_ctrl_c_ends_a_command_quietly() -> None:
 
 def test_a_reader_that_leaves_ends_a_command_quietly(tmp_path: Path) -> None:
     many = tmp_path / "many.yaml"
-    many.write_text("---\n".join([TYPO.replace("GROUP", "litestreamhook.kaidotio.github.io")] * 500))
+    many.write_text("---\n".join([ROLLOUT] * 500))
     line = f"{sys.executable} -m injector check {many} 2>&1 | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")

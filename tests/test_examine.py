@@ -36,4 +36,5 @@ def test_only_a_document_with_something_of_ours_becomes_another_one() -> None:
     (document,) = manifests.read(POD.replace("inject", "injected").replace("bucket", "other").replace(GROUP, "a.b"))
     assert examine("f.yaml", document, "", DEFAULTS, injecting=True).after is document.value
     (document,) = manifests.read(POD.replace("My", "mine"))
-    assert examine("f.yaml", document, "shop", DEFAULTS, injecting=True).after["spec"].keys() > {"initContainers"}
+    result = examine("f.yaml", document, "shop", DEFAULTS, injecting=True)
+    assert result.after["spec"].keys() > {"initContainers"}
