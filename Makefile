@@ -32,7 +32,7 @@ setup: $(VENV)/.stamp ## Make the virtual environment with everything that is pi
 run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved file of injector/ reloads it
 	@echo "serving http://127.0.0.1:$(PORT)/mutate (Ctrl-C ends it); in another terminal, in this folder:"
 	@echo
-	@echo "  $(BIN)/python -m injector review $(EXAMPLE) | curl -sS --data-binary @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply $(EXAMPLE)"
+	@echo "  $(BIN)/python -m injector review --as-pod $(EXAMPLE) | curl -sS -d @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply --as-pod $(EXAMPLE)"
 	@echo
 	@FUNCTION_TARGET=mutate exec $(BIN)/uvicorn functions_framework.aio:app --host 127.0.0.1 --port $(PORT) \
 		--log-level warning --reload --reload-dir injector --reload-include '*.sh'
@@ -60,9 +60,10 @@ fuzz: setup ## Make up reviews, annotations and PEM files for half an hour; what
 endurance: setup ## Send 100,000 admissions: memory, files and threads stay as they were
 	ADMISSIONS=100000 $(BIN)/python -m pytest --timeout=0 tests/faults/test_endurance.py
 
-containers: setup ## Get from Debian what tests need that run containers or Prometheus, where that can be done
+containers: setup ## Get from Debian what tests need that run containers, Prometheus or shells, where that can be done
 	@tests/podrunner/install
 	@tests/prometheus/install
+	@tests/install-shells
 
 lint: setup ## Check style, types, scripts, the Dockerfile, workflows and the direction of imports
 	$(BIN)/ruff check .
@@ -78,9 +79,9 @@ format: setup ## Put the code into its one format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-golden: setup ## Rewrite the expected Pods and the tables in docs/; review the diff
-	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_docs.py --update
-	git diff --stat -- tests/golden docs
+golden: setup ## Rewrite the expected Pods, the reviews of examples/ and the tables in docs/; review the diff
+	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_docs.py tests/test_example_reviews.py --update
+	git diff --stat -- tests/golden docs examples
 
 demo: setup containers ## Show the whole promise with a real Litestream and a real S3 server
 	@$(BIN)/python -m tests.demo
@@ -90,6 +91,7 @@ durability: setup containers ## Measure rows lost and kept in every scenario, an
 
 bench: setup ## Measure one admission, beside the cost of comparing whole Pods
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_command
 
 dist: setup ## Make what a release ships beside its image IMAGE (name:tag, or name:tag@sha256:...), in dist/
 	@$(BIN)/python -m tests.dist "$(IMAGE)"

@@ -1,10 +1,14 @@
 """The command line on manifests that no API server would take."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from injector import cli
+from tests.terminal import COMMAND, ROOT, on_terminal, piped
 
 
 @pytest.mark.parametrize("key", ["1", "true", "1.5"])
@@ -55,4 +59,39 @@ def test_check_ends_with_what_it_has_seen(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "a.yaml").write_text(ROLLOUT + "---\n" + NOWHERE)
     (tmp_path / "b.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n")
     cli.main(["check", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
-    assert capsys.readouterr().err == "2 files, 3 objects, 2 with our annotations: 1 mistake, 0 risks\n"
+    assert capsys.readouterr().err == "2 files, 3 objects, 2 with our annotations: 1 error, 0 warnings\n"
+
+
+def test_help_loads_nothing_that_a_command_needs() -> None:
+    """It is to be there at once, and so is what a shell asks for to complete a line."""
+    program = (
+        "import sys\nfrom injector import cli\ntry:\n cli.main(['--help'])\nfinally:\n print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "injector.cli" in loaded
+    heavy = {"asyncio", "jsonpatch", "msgspec", "shtab", "ssl", "uvicorn", "yaml"}
+    assert heavy & {name.partition(".")[0] for name in loaded} == set()
+    ours = {name for name in loaded if name.startswith("injector.")}
+    assert ours <= {f"injector.{name}" for name in ("cli", "command", "errors", "options", "values")}
+
+
+def test_help_names_every_command_and_each_has_its_own() -> None:
+    text = piped("--help").stdout
+    for command in ("inject", "check", "annotations", "review", "apply", "completion", "serve"):
+        assert re.search(rf"^    {command}\s", text, re.MULTILINE)
+        assert piped(command, "--help").returncode == 0
+
+
+def test_ctrl_c_ends_a_command_quietly() -> None:
+    code, seen = on_terminal([*COMMAND, "check"], b"kind: Pod\n\x03", b"Ctrl-D ends it")
+    assert code == 130
+    assert "Traceback" not in seen
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly(tmp_path: Path) -> None:
+    many = tmp_path / "many.yaml"
+    many.write_text("---\n".join([ROLLOUT] * 500))
+    line = f"{sys.executable} -m injector check {many} 2>&1 | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")

@@ -32,6 +32,8 @@ def checkout(tmp_path: Path) -> Path:
         ("pod/inject.py", "from injector.admission import verdict"),
         ("tls/source.py", "from injector.pod import inject"),
         ("cli.py", "from injector.tls import rotation"),
+        ("command/files.py", "from injector.serving import log"),
+        ("command/objects.py", "from injector.command import check"),
         ("serving/connection.py", "from injector.serving import listener"),
         ("nowhere.py", ""),
         ("pod/nowhere.py", ""),

@@ -72,6 +72,14 @@ def test_an_admission_is_one_json_object_with_every_field(written: tuple[int, Li
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
+def test_a_bad_request_says_why(written: tuple[int, Lines], form: str) -> None:
+    configure(written[0], LOG_FORMAT=form)
+    log.admission(Record("bad-request", "review"), 0.001, why="not JSON: JSON is malformed")
+    [line] = written[1]()
+    assert "not JSON: JSON is malformed" in (json.loads(line)["why"] if form == "json" else line)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
 def test_no_text_of_a_user_breaks_out_of_its_line(written: tuple[int, Lines], form: str) -> None:
     configure(written[0], LOG_FORMAT=form)
     log.admission(Record("denied", "annotations", HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE), 0.001)

@@ -19,13 +19,13 @@ BODY_SECONDS = 10  # the API server's own time limit for a webhook
 async def mutate(request: Request) -> Response:
     """Answers one HTTP request: an AdmissionReview in, an AdmissionReview out (see injector/admission/webhook.py).
 
-    `injector.serving.server` puts its options and guard into the application's state; under plain functions-framework
-    they are the environment's, and there is no guard.
+    `injector.serving.server` puts its options and guard into the application's state. Under plain functions-framework
+    the options are the environment's, there is no guard, and the log is set up by the first request.
     """
     start = time.perf_counter()
     answer, headers = await _answer(request)
     seconds = time.perf_counter() - start
-    log.admission(answer.record, seconds)
+    log.admission(answer.record, seconds, why=answer.body.decode() if answer.status >= 400 else "")
     metrics.observe(answer.record, seconds)
     return Response(answer.body, answer.status, headers, answer.content_type)
 
@@ -34,6 +34,7 @@ async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | No
     state = request.app.state
     if not hasattr(state, "options"):
         state.options, state.guard = options.read(os.environ), None
+        log.configure(state.options)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _body(request)

@@ -34,8 +34,14 @@ dropped = 0
 """Lines that nobody could take: the disk was full, or the reader of the pipe had stopped reading."""
 
 
-def admission(record: Record, seconds: float) -> None:
-    """One line for one answered request; `seconds` is how long the answer took."""
+def admission(record: Record, seconds: float, *, why: str = "") -> None:
+    """One line for one answered request.
+
+    Args:
+        record: what is known of it.
+        seconds: how long the answer took.
+        why: what a bad request was told.
+    """
     fields = {
         "uid": record.uid,
         "namespace": record.namespace,
@@ -50,6 +56,7 @@ def admission(record: Record, seconds: float) -> None:
     }
     if record.outcome == "bad-request":
         # Anyone who reaches the port can cause these, as fast as the network allows.
+        fields["why"] = why
         _logger.warning("not an admission", extra={"fields": fields, "repeats": f"bad-request {record.reason}"})
     else:
         level = logging.ERROR if record.outcome == "error" else logging.INFO
