@@ -32,11 +32,11 @@ pytestmark = pytest.mark.slow
 BINARY = Path(sysconfig.get_path("scripts"), "litestream")
 SECRET = "very secret"
 SECONDS = 60
-# Lives until SIGTERM, and says what it was asked to do; with a file `dies` beside it, it ends at once.
+# Lives until SIGTERM, and says what it was asked to do; with a file `dies` beside it, its replication ends at once.
 STAND_IN = """#!/bin/sh
 echo "stand-in: $*"
-[ ! -e "${0%/*}/dies" ] || exit 3
 [ "$1" = replicate ] || exit 0
+[ ! -e "${0%/*}/dies" ] || exit 3
 case $* in *-once*) exit 0 ;; esac
 trap 'exit 0' TERM
 while :; do sleep 0.1; done
@@ -303,7 +303,9 @@ def test_a_name_is_told_as_it_is(sidecar: Sidecar, name: str) -> None:
     assert note.read_text().startswith(f"{database.stat().st_ino} ")
 
 
-@pytest.mark.parametrize("name", ["new\nline.db", "\x1b[31mred.db", "re\rturn.db"])
+@pytest.mark.parametrize(
+    "name", ["new\nline.db", "\x1b[31mred.db", "re\rturn.db"], ids=["a new line", "an escape", "a return"]
+)
 def test_a_neighbour_whose_name_could_forge_lines_is_not_told(sidecar: Sidecar, name: str) -> None:
     sidecar.write(1, sidecar.data / name)
     assert sidecar.call("fault", str(sidecar.database)).stdout == ""
@@ -312,33 +314,33 @@ def test_a_neighbour_whose_name_could_forge_lines_is_not_told(sidecar: Sidecar, 
     assert said.startswith(f"litestream-hook: {sidecar.database} is missing, but {sidecar.data}/typo.db is there")
 
 
-def test_a_log_that_is_a_link_to_the_scripts_of_others_does_not_become_one_of_theirs(sidecar: Sidecar) -> None:
-    """SQLite writes its log through a link, with what the application has in its pages: a shell runs that script."""
+def test_what_litestream_writes_through_a_link_does_not_become_a_script_that_is_run(sidecar: Sidecar) -> None:
+    """The names of its next files are known, and their bytes are the application's."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to take root's capabilities away")
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
     init = scripts.INIT.replace(volumes.CONFIG_DIRECTORY, str(sidecar.config))
+    text = "exit 0 # of the sidecar"
     environment = {
-        **sidecar.environment(),
+        "PATH": os.environ["PATH"],
         "LITESTREAM_STATUS": "{}",
         "LITESTREAM_CONFIG": (sidecar.config / "litestream.yml").read_text(),
-        "LITESTREAM_SIDECAR_SCRIPT": "exit 0 # of the sidecar",
-        "LITESTREAM_DATABASES": "",
+        "LITESTREAM_SIDECAR_SCRIPT": text,
     }
-    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
     subprocess.run([*without, *sidecar.shell, "-euc", init], env=environment, check=True, timeout=SECONDS)
     script = sidecar.config / "sidecar.sh"
-    with closing(sqlite3.connect(sidecar.database)) as rows:
-        rows.execute("PRAGMA journal_mode=wal")
-    (sidecar.data / "app.db-wal").unlink(missing_ok=True)
-    (sidecar.data / "app.db-wal").symlink_to(script)
-    subprocess.run(
-        [*without, str(BINARY), "replicate", "-config", str(sidecar.config / "database-0.yml"), "-once"],
-        env=environment,
-        capture_output=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert script.read_text() == "exit 0 # of the sidecar"
+    sidecar.write(1)
+    command = [*without, str(BINARY), "replicate", "-config", str(sidecar.config / "litestream.yml")]
+    with sidecar.output.open("ab") as output:
+        sidecar.process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    sidecar.opened()
+    for number in range(2, 9):
+        (sidecar.metadata / "ltx/0" / f"{number:016x}-{number:016x}.ltx.tmp").symlink_to(script)
+    sidecar.write(2)
+    until(lambda: "permission denied" in sidecar.log() or script.read_bytes() != text.encode(), sidecar.log)
+    assert script.read_bytes() == text.encode()
 
 
 def test_an_end_in_order_is_noted_and_the_next_life_uploads_nothing_anew(sidecar: Sidecar) -> None:

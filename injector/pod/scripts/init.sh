@@ -30,7 +30,8 @@ for tool in cat date mv rm $sidecar $checks; do
 done
 IFS=$n
 
-# Nobody writes them, Litestream neither: its SQLite would write through a link to them in the place of a log.
+# Nobody may write them again, Litestream neither: where the application puts a link in the place of the next LTX file,
+# Litestream writes the application's bytes to where it leads, and a script that is run here must not be there.
 umask 377
 write() {
   [ "$2" ] || return 0

@@ -274,7 +274,7 @@ ready() {
   [ ! -s $c/fault ] || wrong=$(cat $c/fault)$nl
   if [ -e $c/deaths ]; then
     { read -r first && read -r why; } < $c/deaths
-    [ $(($(date +%s) - first)) -gt 600 ] || wrong=$wrong$why$nl
+    [ "$first" -lt $(($(date +%s) - 600)) ] || wrong=$wrong$why$nl
   fi
   printf %s "$wrong"
   [ -z "$wrong" ]
