@@ -473,6 +473,31 @@ def test_a_database_that_litestream_does_not_open_is_told_after_a_while(sidecar:
     assert said == f"litestream-hook: {sidecar.database} is not opened by Litestream: its log says why\n"
 
 
+@pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
+def test_why_litestream_does_not_open_a_database_is_told_by_readiness(sidecar: Sidecar) -> None:
+    """Its looks are a twentieth of two seconds apart; busybox has a `sleep` of its own."""
+    tools = sidecar.folder / "bin"
+    tools.mkdir()
+    (tools / "sleep").write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} 0.1\n")
+    (tools / "sleep").chmod(0o755)
+    sidecar.path = f"{tools}:{sidecar.path}"
+    good = sidecar.data / "good.db"
+    sidecar.databases = [sidecar.database, good]
+    sidecar.configured({})
+    for database in sidecar.databases:
+        sidecar.write(1, database)
+    sidecar.metadata.touch()  # Litestream can't make its folder there
+    sidecar.start()
+    sidecar.opened()
+    until(lambda: sidecar.call("ready").returncode == 1, sidecar.log)
+    said = sidecar.call("ready").stdout
+    assert said == f"litestream-hook: {sidecar.database} is not opened by Litestream: its log says why"
+    assert said in sidecar.log()
+    sidecar.metadata.unlink()
+    until(lambda: sidecar.call("ready").returncode == 0, sidecar.log)
+    assert "litestream-hook: nothing is wrong any more" in sidecar.log()
+
+
 def test_what_is_known_to_be_wrong_fails_readiness(sidecar: Sidecar) -> None:
     assert sidecar.call("ready").returncode == 0
     (sidecar.config / "fault").write_text("litestream-hook: a sentence")
