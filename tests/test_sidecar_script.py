@@ -87,6 +87,14 @@ class Sidecar:
         self.binary.write_text(STAND_IN)
         self.binary.chmod(0o755)
 
+    def naps(self, seconds: str) -> None:
+        """Let every `sleep` of the script take that long."""
+        tools = self.folder / "bin"
+        tools.mkdir()
+        (tools / "sleep").write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} {seconds}\n")
+        (tools / "sleep").chmod(0o755)
+        self.path = f"{tools}:{self.path}"
+
     def command(self, *arguments: str) -> list[str]:
         script = scripts.SIDECAR.replace(litestream.BINARY, str(self.binary))
         script = re.sub("timeout [0-9]+ sqlite3", "timeout 3 sqlite3", script)
@@ -371,24 +379,27 @@ def test_without_sqlite3_the_container_ends_so_that_the_kubelet_starts_it(sideca
     assert sidecar.process.wait(SECONDS) == 128 + signal.SIGKILL
 
 
-def test_five_deaths_in_ten_minutes_fail_liveness_with_the_reason_until_they_are_long_ago(sidecar: Sidecar) -> None:
+def test_five_deaths_in_ten_minutes_fail_readiness_with_the_reason_until_they_are_long_ago(sidecar: Sidecar) -> None:
     sidecar.stand_in()
     (sidecar.folder / "dies").touch()
     sidecar.start()
     sidecar.wait_log("Litestream ended with 3, 4 times in ten minutes: it starts again in 4 s")
-    assert sidecar.call("alive").returncode == 0
     sidecar.wait_log("Litestream ended with 3, 5 times in ten minutes: it starts again in 8 s")
     deaths = sidecar.config / "deaths"
     until(lambda: deaths.exists() and deaths.read_text().count("\n") == 2, sidecar.log)
-    dead = sidecar.call("alive")
+    dead = sidecar.call("ready")
     assert (dead.returncode, dead.stdout) == (
         1,
         "litestream-hook: Litestream ended with 3, 5 times in ten minutes: its log says why; after 137 write a higher"
         " memory-limit\n",
     )
     first, why = deaths.read_text().splitlines()
+    (sidecar.config / "fault").write_text("litestream-hook: a sentence")
+    assert sidecar.call("ready").stdout == f"litestream-hook: a sentence\n{why}\n"
+    (sidecar.config / "fault").unlink()
     deaths.write_text(f"{int(first) - 601}\n{why}\n")
-    assert sidecar.call("alive").returncode == 0
+    assert sidecar.call("ready").returncode == 0
+    assert sidecar.call("alive").returncode == 0, "what restarts the container costs rows"
 
 
 @pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
@@ -406,6 +417,16 @@ def test_deaths_that_are_long_ago_do_not_count(sidecar: Sidecar) -> None:
     sidecar.start()
     sidecar.wait_log("4 times in ten minutes", times=2)
     assert not (sidecar.config / "deaths").exists()
+
+
+@pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
+def test_litestream_that_dies_before_its_watcher_looks_is_started_again_every_time(sidecar: Sidecar) -> None:
+    """No pause is as long as it should be; busybox has a `sleep` of its own."""
+    sidecar.naps("0.01")
+    sidecar.stand_in()
+    (sidecar.folder / "dies").touch()
+    sidecar.start()
+    sidecar.wait_log("Litestream ended with 3, 200 times in ten minutes: it starts again in 30 s")
 
 
 def test_a_pod_that_ends_between_two_lives_of_litestream_gets_its_final_sync(sidecar: Sidecar) -> None:
@@ -476,11 +497,7 @@ def test_a_database_that_litestream_does_not_open_is_told_after_a_while(sidecar:
 @pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
 def test_why_litestream_does_not_open_a_database_is_told_by_readiness(sidecar: Sidecar) -> None:
     """Its looks are a twentieth of two seconds apart; busybox has a `sleep` of its own."""
-    tools = sidecar.folder / "bin"
-    tools.mkdir()
-    (tools / "sleep").write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} 0.1\n")
-    (tools / "sleep").chmod(0o755)
-    sidecar.path = f"{tools}:{sidecar.path}"
+    sidecar.naps("0.1")
     good = sidecar.data / "good.db"
     sidecar.databases = [sidecar.database, good]
     sidecar.configured({})
@@ -491,7 +508,7 @@ def test_why_litestream_does_not_open_a_database_is_told_by_readiness(sidecar: S
     sidecar.opened()
     until(lambda: sidecar.call("ready").returncode == 1, sidecar.log)
     said = sidecar.call("ready").stdout
-    assert said == f"litestream-hook: {sidecar.database} is not opened by Litestream: its log says why"
+    assert said == f"litestream-hook: {sidecar.database} is not opened by Litestream: its log says why\n"
     assert said in sidecar.log()
     sidecar.metadata.unlink()
     until(lambda: sidecar.call("ready").returncode == 0, sidecar.log)
@@ -502,7 +519,7 @@ def test_what_is_known_to_be_wrong_fails_readiness(sidecar: Sidecar) -> None:
     assert sidecar.call("ready").returncode == 0
     (sidecar.config / "fault").write_text("litestream-hook: a sentence")
     said = sidecar.call("ready")
-    assert (said.returncode, said.stdout) == (1, "litestream-hook: a sentence")
+    assert (said.returncode, said.stdout) == (1, "litestream-hook: a sentence\n")
     (sidecar.config / "fault").write_text("")
     assert sidecar.call("ready").returncode == 0
 

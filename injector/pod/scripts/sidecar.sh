@@ -193,7 +193,8 @@ run() {
     ended=$status
     rm -f $c/pid
     pid=$!
-    kill "$pid" 2> /dev/null
+    # Until it has begun, the trap that it inherits would swallow another signal.
+    kill -KILL "$pid" 2> /dev/null
     await
     [ -n "$asked" ] && [ "$ended" = 0 ] || listed=''
     [ -z "$stop" ] || break
