@@ -71,6 +71,7 @@ class Sidecar:
 
     def configured(self, replicas: dict[Path, Path]) -> None:
         """Write the configs as the first init container does; a replica is a folder."""
+        common = {"shutdown-sync-timeout": "3s"}
         socket = {"enabled": True, "path": str(self.config / "litestream.sock")}
         dbs = []
         for number, database in enumerate(self.databases):
@@ -78,8 +79,8 @@ class Sidecar:
             dbs.append(
                 {"path": str(database), "replicas": [{"type": "file", "path": str(path), "sync-interval": "1s"}]}
             )
-            (self.config / f"database-{number}.yml").write_text(json.dumps({"dbs": dbs[-1:]}))
-        (self.config / "litestream.yml").write_text(json.dumps({"socket": socket, "dbs": dbs}))
+            (self.config / f"database-{number}.yml").write_text(json.dumps({**common, "dbs": dbs[-1:]}))
+        (self.config / "litestream.yml").write_text(json.dumps({**common, "socket": socket, "dbs": dbs}))
 
     def stand_in(self) -> None:
         """Replace Litestream, which itself would follow a link or wait for a pipe."""
@@ -494,12 +495,11 @@ def test_a_database_that_litestream_does_not_open_is_told_after_a_while(sidecar:
     assert said == f"litestream-hook: {sidecar.database} is not opened by Litestream: its log says why\n"
 
 
-@pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
-def test_why_litestream_does_not_open_a_database_is_told_by_readiness(sidecar: Sidecar) -> None:
-    """Its looks are a twentieth of two seconds apart; busybox has a `sleep` of its own."""
+@pytest.fixture
+def barred(sidecar: Sidecar) -> Sidecar:
+    """The first of two databases can't be opened by Litestream, and that is known: looks are soon one after another."""
     sidecar.naps("0.1")
-    good = sidecar.data / "good.db"
-    sidecar.databases = [sidecar.database, good]
+    sidecar.databases = [sidecar.database, sidecar.data / "good.db"]
     sidecar.configured({})
     for database in sidecar.databases:
         sidecar.write(1, database)
@@ -507,12 +507,26 @@ def test_why_litestream_does_not_open_a_database_is_told_by_readiness(sidecar: S
     sidecar.start()
     sidecar.opened()
     until(lambda: sidecar.call("ready").returncode == 1, sidecar.log)
-    said = sidecar.call("ready").stdout
-    assert said == f"litestream-hook: {sidecar.database} is not opened by Litestream: its log says why\n"
-    assert said in sidecar.log()
-    sidecar.metadata.unlink()
-    until(lambda: sidecar.call("ready").returncode == 0, sidecar.log)
-    assert "litestream-hook: nothing is wrong any more" in sidecar.log()
+    return sidecar
+
+
+@pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
+def test_why_litestream_does_not_open_a_database_is_told_by_readiness(barred: Sidecar) -> None:
+    """Busybox has a `sleep` of its own."""
+    said = barred.call("ready").stdout
+    assert said == f"litestream-hook: {barred.database} is not opened by Litestream: its log says why\n"
+    assert said in barred.log()
+    barred.metadata.unlink()
+    until(lambda: barred.call("ready").returncode == 0, barred.log)
+    assert "litestream-hook: nothing is wrong any more" in barred.log()
+
+
+@pytest.mark.parametrize("sidecar", ["dash", "bash"], indirect=True)
+def test_a_database_that_litestream_does_not_open_does_not_hold_up_the_end(barred: Sidecar) -> None:
+    barred.write(2, barred.databases[1])
+    assert barred.end() == 0, barred.log()
+    assert barred.restored("good.db") == [1, 2]
+    assert (barred.data / ".good.db-litestream" / "ended-in-order").exists()
 
 
 def test_what_is_known_to_be_wrong_fails_readiness(sidecar: Sidecar) -> None:

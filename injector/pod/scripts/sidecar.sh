@@ -171,7 +171,7 @@ finish() {
     return
   fi
   while heal "$2"; ! $l replicate -config "$c/database-$1.yml" -no-expand-env -once; do
-    [ -z "$(fault "$2")" ] || return
+    [ -z "$(fault "$2")" ] && ! has "$(cat $c/fault 2> /dev/null)" "litestream-hook: $2 is not opened" || return
     say "$2: its final sync failed and is tried again"
     sleep 1
   done
