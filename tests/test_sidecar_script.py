@@ -446,9 +446,10 @@ def test_a_pod_that_ends_between_two_lives_of_litestream_gets_its_final_sync(sid
 
 def test_a_database_that_can_not_be_synced_holds_up_no_other_one(sidecar: Sidecar) -> None:
     bad, good = sidecar.data / "bad.db", sidecar.database
-    sidecar.databases = [bad, good]
+    # Four are synced at a time: the last one has to wait for the first.
+    sidecar.databases = [bad, *(sidecar.data / f"later-{number}.db" for number in range(3)), good]
     sidecar.configured({bad: sidecar.outside / "replica"})  # a file, so that nothing can be made there
-    for database in sidecar.databases:
+    for database in (bad, good):
         sidecar.write(1, database)
     sidecar.start()
     sidecar.opened()

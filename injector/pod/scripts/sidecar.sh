@@ -163,19 +163,35 @@ await() {
   pid=''
 }
 
-# The last of database $2, number $1: noted if Litestream has done its final sync, else that is done by another one,
-# until it succeeds or the kubelet's patience ends.
+# The last of database $2, number $1: noted if Litestream has done its final sync, else that is done by another one.
+# Fails if it is to be tried again.
 finish() {
-  if has "$listed" "$2 [replicating] (" && ! has "$listed" "$2 [replicating] (last sync: never)"; then
-    note "$2"
-    return
+  if ! has "$listed" "$2 [replicating] (" || has "$listed" "$2 [replicating] (last sync: never)"; then
+    heal "$2"
+    $l replicate -config "$c/database-$1.yml" -no-expand-env -once || {
+      [ -z "$(fault "$2")" ] && ! has "$(cat $c/fault 2> /dev/null)" "litestream-hook: $2 is not opened" || return 0
+      say "$2: its final sync failed and is tried again"
+      return 1
+    }
   fi
-  while heal "$2"; ! $l replicate -config "$c/database-$1.yml" -no-expand-env -once; do
-    [ -z "$(fault "$2")" ] && ! has "$(cat $c/fault 2> /dev/null)" "litestream-hook: $2 is not opened" || return
-    say "$2: its final sync failed and is tried again"
-    sleep 1
-  done
   note "$2"
+}
+
+# The last of every fourth database, until all are done or the kubelet's patience ends: one that can't be synced holds up
+# no other one.
+lane() {
+  i=0 left=''
+  for d in $dbs; do
+    [ $((i % 4)) != "$1" ] || left=$left$i:$d$nl
+    i=$((i + 1))
+  done
+  while [ -n "$left" ]; do
+    tried=$left left=''
+    for d in $tried; do
+      [ ! -f "${d#*:}" ] || finish "${d%%:*}" "${d#*:}" || left=$left$d$nl
+    done
+    [ -z "$left" ] || sleep 1
+  done
 }
 
 run() {
@@ -210,14 +226,8 @@ run() {
     begin sleep $pause
     await
   done
-  # Four at a time, for the memory's sake; one that can't be synced holds up none but those of its lane.
-  for lane in 0 1 2 3; do
-    i=0
-    for d in $dbs; do
-      [ $((i % 4)) != $lane ] || [ ! -f "$d" ] || finish $i "$d"
-      i=$((i + 1))
-    done &
-  done
+  # Four at a time, for the memory's sake.
+  for i in 0 1 2 3; do lane $i & done
   until wait; do :; done
 }
 
