@@ -15,13 +15,11 @@ from injector.pod.plan import Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
 from injector.pod.status import Status
-from injector.values import Object
+from injector.values import LONGEST_CONFIG, Object
 
 Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"]
 
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
-# One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); the config is one.
-LONGEST_CONFIG = 120 * 1024
 
 
 class Injection(NamedTuple):
