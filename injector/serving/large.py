@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 SMALL_BYTES: Final = 16 * 1024
+SMALL_NODES: Final = 1_000  # objects and lists
 BYTES: Final = 128 * 1024
-NODES: Final = 2_000  # objects and lists
+NODES: Final = 2_000
+MIDDLING_AT_ONCE: Final = 32
 READ_AT_ONCE: Final = 4
 UNSENT_BYTES: Final = 24 * 2**20  # of large answers
 WAIT_SECONDS: Final = 8.0  # for one's turn: the API server waits 10 for an answer
 
 
 class Busy(Exception):
-    """Other large requests took too long."""
+    """Others took too long."""
 
 
 class Large:
@@ -34,7 +36,8 @@ class Large:
     def __init__(self) -> None:
         self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._answering = asyncio.Lock()
-        self._middling = asyncio.Lock()
+        self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
+        self._beginning = asyncio.Lock()
         self._sending: dict[asyncio.Timeout, int] = {}  # the oldest first
 
     @contextlib.asynccontextmanager
@@ -51,18 +54,21 @@ class Large:
     async def answering(self, body: bytes) -> AsyncIterator[None]:
         """While a request is decoded and answered.
 
-        Small ones don't wait. Of those in between one begins at each turn of the event loop, so that small ones come
-        between them. After a large one, others have the processor to themselves for as long as it took.
+        Small ones don't wait. Of those in between few are in memory, and one begins at each turn of the event loop, so
+        that small ones come between them. After a large one, others have the processor to themselves for as long as it
+        took.
 
         Raises:
-            Busy: for a large one whose turn did not come within WAIT_SECONDS.
+            Busy: if its turn did not come within WAIT_SECONDS.
         """
-        if len(body) <= SMALL_BYTES:
+        count = review.nodes(body)
+        if len(body) <= SMALL_BYTES and count <= SMALL_NODES:
             yield
-        elif len(body) <= BYTES and review.nodes(body) <= NODES:
-            async with self._middling:
-                await asyncio.sleep(0)
-            yield
+        elif len(body) <= BYTES and count <= NODES:
+            async with _held(self._middling):
+                async with self._beginning:
+                    await asyncio.sleep(0)
+                yield
         else:
             async with _held(self._answering):
                 start = time.process_time()
