@@ -16,7 +16,7 @@ import pytest
 from injector import GROUP
 from injector.serving.connection import PIPELINED
 from tests.faults.conftest import unharmed
-from tests.running import HASTY, Replica, review, running
+from tests.running import HASTY, Replica, receive, review, running
 
 pytestmark = pytest.mark.slow
 
@@ -168,3 +168,25 @@ def test_1000_garbage_requests_a_second_fill_no_disk(replica: Replica) -> None:
     written = replica.stderr.stat().st_size - log_before - admissions * 400
     assert sum(sent) > 500
     assert written < 20_000
+
+
+def test_thousands_of_reviews_a_second_fill_no_disk(replica: Replica) -> None:
+    """Well-formed ones, of one namespace and then of as many as there are requests."""
+    count, workers, before = 2000, 2, replica.stderr.stat().st_size
+
+    def ask(number: int) -> None:
+        with replica.connect() as client:
+            for each in range(count):
+                body = review("1", namespace=f"made-up-{each}" if number else "loud")
+                client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                receive(client)
+
+    with unharmed(replica):
+        in_threads(workers, ask)
+        asked = replica.stderr.stat().st_size - before
+        body = review("2", namespace="quiet")
+        with replica.connect() as client:
+            client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            receive(client)
+    assert asked < 600_000  # all of them would be more than a megabyte
+    assert replica.metric("litestream_hook_log_lines_held_back_total") > workers * count / 4
