@@ -250,6 +250,21 @@ def test_a_web_identity_that_comes_between_two_calls_reaches_litestream() -> Non
         assert "/var/run/secrets/aws" in [mount["mountPath"] for mount in item["volumeMounts"]]
 
 
+def test_annotations_that_kubernetes_would_refuse_with_the_status_are_denied() -> None:
+    def padded(size: int) -> Object:
+        return reviews.pod(None, {"annotations": {"example.com/config": "é" * (size // 2)}})
+
+    def bytes_of(obj: Object) -> int:
+        return sum(len(key.encode()) + len(value.encode()) for key, value in obj["metadata"]["annotations"].items())
+
+    room = 256 * 1024 - bytes_of(reviews.injected(padded(0)))
+    once = reviews.injected(padded(room - 1))
+    assert bytes_of(once) <= 256 * 1024
+    assert reviews.injected(once) == once
+    message = reviews.response(padded(room + 2))["status"]["message"]
+    assert "metadata.annotations: has 262145 bytes together with" in message or "has 262146 bytes" in message
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("taken", "ports"),

@@ -71,7 +71,7 @@ async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | No
     except ClientDisconnect:
         return _refused(400, "", "gone"), None
     except Busy:
-        return _refused(503, "too many large requests at once: try again", "busy"), {"connection": "close"}
+        return _refused(503, "too many large requests at once: try again", "busy"), None
     return answer, {"allow": "POST"} if answer.status == 405 else None
 
 
