@@ -89,7 +89,7 @@ demo: setup containers ## Show the whole promise with a real Litestream and a re
 durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite docs/durability.md (takes a while)
 	@DURABILITY=full $(BIN)/python -m pytest --quiet --no-header -n 2 --update tests/durability
 
-bench: setup ## Measure one admission, beside the cost of comparing whole Pods
+bench: setup ## Measure one admission, and the costliest requests that are known
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_command
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from injector.errors import quoted
 LONGEST_FILE_NAME = 255 - len("..-litestream.20261125T044105Z.999")
 LONGEST_PATH = 1024
 Object = dict[str, Any]  # a Kubernetes object (or a part of one) as it comes, so that fields we don't know survive
+# One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); Litestream's config is one.
+LONGEST_CONFIG = 120 * 1024
 MOST_NAMES = 500  # databases (their config has to fit an environment variable) or containers of one Pod
 # S3 keys end at 1024 bytes; what Litestream appends ("/ltx/0/….ltx", "/generations/…") stays under 124.
 LONGEST_REPLICA_PATH = 900
@@ -261,6 +264,8 @@ def database_paths(text: str) -> tuple[str, ...]:
     """
     if text.count(",") >= MOST_NAMES:
         raise ValueError(f"names more than {MOST_NAMES} databases: write fewer")
+    if len(text) > LONGEST_CONFIG:
+        raise ValueError("names more databases than one Litestream config can hold: use fewer, or shorter paths")
     paths = tuple(path.strip() for path in text.split(","))
     problems = [f"{quoted(path)} {why}" for path in paths if (why := _wrong_path(path))]
     problems = problems or _wrong_pairs(paths)
@@ -302,21 +307,24 @@ def _wrong_pairs(paths: tuple[str, ...]) -> list[str]:
     if len(paths) == 1:
         return []
     known = set(paths)
-    repeated = [f"{quoted(path)} is named twice" for path in known if paths.count(path) > 1]
+    repeated = [f"{quoted(path)} is named twice" for path, times in Counter(paths).items() if times > 1]
     sides = [f"{quoted(path)} is a file that SQLite keeps for {quoted(owner)}" for owner in paths for side in SIDE_FILES
              if (path := owner + side) in known]  # fmt: skip
-    parents = {path: set(_parents(path)) for path in paths}
-    inside = [
-        f"{quoted(path)} lies inside {quoted(owner)}, which is a file"
-        for path in paths
-        for owner in known & parents[path]
-    ]
+    inside = [f"{quoted(path)} lies inside {quoted(owner)}, which is a file" for path, owner in inside_another(known)]
     return sorted(repeated) + sides + inside
 
 
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:end]) for end in range(2, len(parts))]
+def inside_another(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Of paths, those that lie inside another one or are the same, each with the nearest of these."""
+    found: list[tuple[str, str]] = []
+    around: list[str] = []  # each lies inside the one before
+    for path in sorted(paths, key=lambda path: path.replace("/", "\0")):  # what is inside follows at once
+        while around and path != around[-1] and not path.startswith(around[-1] + "/"):
+            around.pop()
+        if around:
+            found.append((path, around[-1]))
+        around.append(path)
+    return found
 
 
 def replica_template(text: str) -> str:

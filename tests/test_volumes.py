@@ -390,7 +390,7 @@ def test_a_pod_of_many_mounts_and_databases_is_answered() -> None:
 @pytest.mark.timeout(60)
 def test_a_small_request_can_not_become_a_pod_of_millions_of_mounts() -> None:
     path = ",".join(f"/{number}/a" for number in range(350))
-    many = [{"name": f"c{number}", "image": "x"} for number in range(20_000)]
+    many = [{"name": f"c{number}", "image": "x"} for number in range(2_000)]
     assert "are too many" in reviews.denied(reviews.pod({"containers": many}, path=path))["containers"]
     assert reviews.response(reviews.pod({"containers": many}, path=path, containers="c0"))["allowed"]
 

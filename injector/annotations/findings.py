@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from injector.errors import InvalidPod, Violation
 
+MOST = 500  # violations: nobody reads on, and databases times variables, say, can be many
+
 
 @dataclass
 class Findings:
@@ -22,11 +24,17 @@ class Findings:
     def deny(self, name: str, value: str | None, expected: str) -> None:
         """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
         shown = None if value is None else without_credentials(name, value)
-        self.violations.append(Violation(self.key(name), shown, expected))
+        self.deny_field(self.key(name), shown, expected)
 
     def deny_field(self, path: str, value: str | None, expected: str) -> None:
-        """Notes that the field of the Pod at this path (`spec.os`) is wrong."""
+        """Notes that the field of the Pod at this path (`spec.os`) is wrong.
+
+        Raises:
+            InvalidPod: if it is one of many; nothing more is looked for then.
+        """
         self.violations.append(Violation(path, value, expected))
+        if len(self.violations) >= MOST:
+            self.end()
 
     def end(self) -> None:
         """Ends the injection if anything is wrong.

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from injector.cluster import lease as rules
 from injector.cluster.client import ClusterError, Conflict
 from injector.cluster.lease import Asks, Holder, Lease, Look, Place, Take
+from injector.cluster.turns import Crowded, Turns
 from injector.errors import quoted
 from injector.pod.claim import Claim, Refusal, carried, workload
 from injector.pod.inject import Injection
@@ -30,6 +31,7 @@ PATIENCE = 8.0  # seconds for an answer, waiting included: the API server waits 
 SWEPT_AFTER = timedelta(days=1)
 SWEEP_SECONDS = 6 * 3600.0
 IN_FLIGHT = 16  # questions at a time; the others wait
+WAITING = 256  # each with its Pod in memory, and more come from a controller's next try
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # those of the API server's own generated names
 LONGEST_BASE = 57  # so that a name has at most 63 letters, as a host's
 
@@ -66,7 +68,7 @@ def new_name(workload: str) -> str:
 
 
 class Guard:
-    """Asks the API who may write; at most IN_FLIGHT questions at a time.
+    """Asks the API who may write; at most IN_FLIGHT questions at a time, of one namespace after the other.
 
     Args:
         api: the cluster's.
@@ -96,7 +98,7 @@ class Guard:
         self._now = now
         self._mark = mark
         self._named = named
-        self._turn = asyncio.Semaphore(IN_FLIGHT)
+        self._turns = Turns(IN_FLIGHT, WAITING)
 
     async def ask(self, injection: Injection, *, dry_run: bool = False) -> Claim | Refusal:
         """A claim to all replicas of a Pod, or why it must not be created now; never raises for the API's faults.
@@ -109,8 +111,11 @@ class Guard:
         places = {Place(settings.endpoint or "", settings.bucket, path) for path in injection.replicas.values()}
         start = time.perf_counter()
         try:
-            async with asyncio.timeout(PATIENCE), self._turn:
+            async with asyncio.timeout(PATIENCE), self._turns.of(asks.namespace):
                 answer = await self.claim(asks, places, dry_run=dry_run)
+        except Crowded:  # GUARD_ON_ERROR=allow lets nobody pass who brought a crowd
+            self._observe("unknown", time.perf_counter() - start)
+            return Refusal(_crowded(asks))
         except (ClusterError, TimeoutError) as error:
             self._observe("unknown", time.perf_counter() - start)
             return self._unknown(asks, str(error) or f"the Kubernetes API did not answer within {PATIENCE:g} s")
@@ -316,6 +321,13 @@ def _waits(place: Place, look: Look, told: Told) -> str:
         f"{told.who} was allowed to write the replica "
         f"{quoted(str(place))} a moment ago and may still be on its way. If it does not appear, the replica is free in "
         f"{max(1, round(left.total_seconds()))} s: try again, as a Pod's controller does by itself.{told.more}"
+    )
+
+
+def _crowded(asks: Asks) -> str:
+    return (
+        f"too many Pods of namespace {quoted(asks.namespace)} are created at once: try again, as a Pod's controller "
+        "does by itself."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
 from injector.annotations.findings import Findings
@@ -15,13 +15,12 @@ from injector.pod.plan import Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
 from injector.pod.status import Status
-from injector.values import Object
+from injector.values import LONGEST_CONFIG, Object
 
 Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"]
 
+LONGEST_ANNOTATIONS = 256 * 1024  # bytes of all keys and values of an object, as Kubernetes' validation counts them
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
-# One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); the config is one.
-LONGEST_CONFIG = 120 * 1024
 
 
 class Injection(NamedTuple):
@@ -65,6 +64,8 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
         status.check(earlier, plan.replicas, _missing(pod["spec"], built), findings)
     findings.end()
     injected = _merge(pod, plan, built, findings)
+    _check_annotations(injected["metadata"]["annotations"], findings)
+    findings.end()
     return Injection(injected, findings.warnings, plan.settings, dict(plan.replicas), identity)
 
 
@@ -146,6 +147,19 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
     }
     metadata = merge.over(metadata, marks)
     return {**pod, "metadata": metadata, "spec": _changed(spec, changes)}
+
+
+def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> None:
+    """What is added must not be what Kubernetes refuses the Pod for, in words that say nothing of the webhook."""
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    own = len(annotations[findings.key(STATUS)].encode())
+    if size > LONGEST_ANNOTATIONS:
+        findings.deny_field(
+            "metadata.annotations",
+            None,
+            f"has {size} bytes together with the webhook's own {findings.key(STATUS)} ({own} bytes), and Kubernetes "
+            f"takes {LONGEST_ANNOTATIONS}: use fewer or shorter annotations",
+        )
 
 
 def _changed(spec: Object, changes: Object) -> Object:

@@ -248,11 +248,5 @@ def _fill(
 
 def _shared(filled: Mapping[str, str]) -> list[str]:
     """Databases whose replica paths are equal or lie one inside the other."""
-    return [
-        database
-        for database, path in filled.items()
-        if any(
-            other != database and (path == taken or path.startswith(taken + "/") or taken.startswith(path + "/"))
-            for other, taken in filled.items()
-        )
-    ]
+    together = {path for pair in values.inside_another(filled.values()) for path in pair}
+    return [database for database, path in filled.items() if path in together]
