@@ -41,8 +41,7 @@ def test_a_second_writer_of_one_replica_is_told_who_the_first_is(
     code, text = said(objects, command, tmp_path, capsys)
     assert code == 1
     assert (
-        f'(Pod {namespace}/two): {GROUP}/replica-path: "fixed/mnt/litestream.db": is the replica of Pod a/one too'
-        in text
+        f'Pod {namespace}/two: {GROUP}/replica-path: "fixed/mnt/litestream.db": is the replica of Pod a/one too' in text
     )
     objects[1] = pod("two", namespace, replica_path="{namespace}/{kind}/{workload}/{database}")
     assert said(objects, command, tmp_path, capsys)[0] == 0
