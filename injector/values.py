@@ -266,6 +266,8 @@ def database_paths(text: str) -> tuple[str, ...]:
         raise ValueError(f"names more than {MOST_NAMES} databases: write fewer")
     if len(text) > LONGEST_CONFIG:
         raise ValueError("names more databases than one Litestream config can hold: use fewer, or shorter paths")
+    if (braces := next((found for found in re.findall(r"\{[^{}/]*+\}", text) if "," in found), None)) is not None:
+        raise ValueError(f"{quoted(braces)} is a pattern: write each path, such as /data/a.db,/data/b.db")
     paths = tuple(path.strip() for path in text.split(","))
     problems = [f"{quoted(path)} {why}" for path in paths if (why := _wrong_path(path))]
     problems = problems or _wrong_pairs(paths)
@@ -278,7 +280,7 @@ def _wrong_path(path: str) -> str | None:
     parts = path.split("/")
     if not path.startswith("/") or path == "/":
         return "is not an absolute path of a file"
-    if not set("*?[{").isdisjoint(path):
+    if not set("*?[").isdisjoint(path):
         return "is a pattern, and would be taken for one file of that very name"
     if re.search(r"[\s;:|]/", path):
         return "looks like several paths, which a comma separates"
