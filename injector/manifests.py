@@ -207,4 +207,11 @@ def resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 def as_text(value: Any) -> str:  # noqa: ANN401 (any JSON value)
     """A text that is equal for equal values of equal types only: for Python alone, 1 and true are equal."""
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(_sorted(value))
+
+
+def _sorted(value: Any) -> Any:  # noqa: ANN401 (any YAML value)
+    """The value with its keys in order, whatever their types are: YAML's may be numbers."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value, key=lambda key: (str(type(key)), str(key)))}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

@@ -169,3 +169,9 @@ def test_what_a_mapping_says_itself_wins_over_what_it_merges() -> None:
     text = "x: &x {a: 1, b: 2}\ny: &y {<<: *x, a: 3}\nz: {<<: [*y, *x], c: 4}\nw: *y\n"
     said = manifests.parse(text)
     assert (said["y"], said["z"], said["w"]) == ({"a": 3, "b": 2}, {"a": 3, "b": 2, "c": 4}, {"a": 3, "b": 2})
+
+
+def test_keys_that_are_numbers_stay() -> None:
+    (document,) = manifests.read("data: {8080: a, name: b, 1.5: c}\nother: 1\n")
+    result, _ = written(document, {**document.value, "other": 2})
+    assert result == "data: {8080: a, name: b, 1.5: c}\nother: 2\n"

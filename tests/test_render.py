@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from injector import manifests
 from injector.command import render
@@ -28,6 +28,7 @@ def test_a_mapping_is_written_as_people_do(step: int, expected: str) -> None:
 
 
 @given(value=VALUES)
+@example(value={"\n\U00010000": "\n\U00010000 "})
 @pytest.mark.parametrize("step", [0, 2])
 def test_what_is_written_is_read_as_the_same(step: int, value: Any) -> None:
     for text in (

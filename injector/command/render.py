@@ -92,12 +92,18 @@ def scalar(value: Value, column: int) -> str:
 
 
 def _key(value: str) -> str:
-    return _text(value, 0) if "\n" not in value else json.dumps(value)
+    return _text(value, 0) if "\n" not in value else _quoted(value)
 
 
 @functools.lru_cache(4096)  # most of what is written into one Pod is written into the next as well
 def _text(value: str, column: int) -> str:
     said = as_yaml([value])[2:].rstrip("\n")
     if said.startswith("|") and not re.match(r"\|-?\n", said):
-        return json.dumps(value)  # its first or last lines need more than a plain block says
+        return _quoted(value)  # its first or last lines need more than a plain block says
     return re.sub(r"\n(?=[^\n])", "\n" + " " * column, said)
+
+
+def _quoted(value: str) -> str:
+    """A text in double quotes, on one line. Not JSON's: for what needs more than four digits it has two escapes."""
+    said: str = yaml.dump(value, Dumper=_Base, default_style='"', width=1_000_000)
+    return said.rstrip("\n")
