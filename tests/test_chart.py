@@ -23,7 +23,8 @@ Object = dict[str, Any]
 CHART = ROOT / "charts/litestream-hook"
 MODES = {"self-signed": "selfSigned", "cert-manager": "certManager"}
 HELMS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
-EVERY_COMPONENT = {"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}}
+COMPONENTS = {"autoscaling": "autoscaling", "client-certificate": "clientCertificate", "monitoring": "monitoring"}
+EVERY_COMPONENT = {value: {"enabled": True} for value in COMPONENTS.values()}
 PLAIN = """
 resources: [{root}/overlays/{overlay}]
 components: [{root}/components/{component}]
@@ -76,13 +77,13 @@ def test_the_chart_makes_a_second_installation_with_everything(mode: str, tmp_pa
         assert made[key] == each, key
 
 
-@pytest.mark.parametrize("component", ["autoscaling", "monitoring"])
+@pytest.mark.parametrize("component", COMPONENTS)
 def test_the_chart_makes_what_a_component_adds(component: str, tmp_path: Path) -> None:
     folder = tmp_path / component
     folder.mkdir()
     root = "/".join([".."] * (len(folder.parts) - 1)) + str(ROOT / "k8s")
     (folder / "kustomization.yaml").write_text(PLAIN.format(root=root, overlay="self-signed", component=component))
-    made, wanted = compared(rendered({component: {"enabled": True}})), compared(kustomize(folder))
+    made, wanted = compared(rendered({COMPONENTS[component]: {"enabled": True}})), compared(kustomize(folder))
     assert made.keys() == wanted.keys()
     for key, each in wanted.items():
         assert made[key] == each, key
