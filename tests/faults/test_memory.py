@@ -90,8 +90,8 @@ def test_large_requests_are_answered_one_after_another(inside: Limited, what: st
     assert len(body) <= LARGEST_BODY
     with unharmed(inside.replica):
         answers = all_at_once(inside.replica, [body] * AT_ONCE, rounds=2)
-    assert b"200" in answers
-    assert set(answers) <= {b"200", b"503"}
+    assert b"200" in answers  # others may have waited too long for their turn
+    assert not {b"400", b"413", b"500"}.intersection(answers)
 
 
 def test_answers_that_nobody_reads_share_a_bounded_memory(inside: Limited) -> None:
