@@ -1,12 +1,13 @@
 """What a Pod carries of its claim."""
 
+import json
 from copy import deepcopy
 
 import pytest
 
 from injector import GROUP, options
 from injector.pod import replica
-from injector.pod.claim import LEASES, MARK, Claim, carried, laid, workload
+from injector.pod.claim import LEASES, MARK, Claim, carried, laid, slimmed, workload
 from injector.pod.inject import inject
 from injector.pod.patch import diff
 from tests import standin
@@ -101,3 +102,19 @@ def test_a_workload_is_the_same_for_all_revisions_and_calls(found: Object, whose
 
 def test_a_stored_pod_is_read_like_an_injected_one() -> None:
     assert carried(standin.pod("web-1", claim=CLAIM)) == CLAIM
+
+
+def test_of_a_large_pod_its_claim_is_kept_and_little_else() -> None:
+    pod = standin.pod("web-1", claim=CLAIM)
+    pod["metadata"] |= {
+        "annotations": {"a": "x" * 250_000},
+        "deletionTimestamp": "2026-01-01T12:00:00Z",
+        "deletionGracePeriodSeconds": 30,
+    }
+    pod["spec"]["containers"].append({"name": "app", "env": [{"name": f"E{number}"} for number in range(50_000)]})
+    slim = slimmed(pod)
+    assert carried(slim) == carried(pod) == CLAIM
+    assert slim["metadata"]["namespace"] == pod["metadata"]["namespace"]
+    assert slim["metadata"]["deletionGracePeriodSeconds"] == 30
+    assert slim["status"]["phase"] == pod["status"]["phase"]
+    assert len(json.dumps(slim)) < 2_000

@@ -586,3 +586,22 @@ def test_a_restored_stateful_pod_comes_back_under_its_name(server: Server) -> No
     pod = velero.restored(stored)
     claim = claimed(ask(server, again(pod)))
     assert laid(laid(again(pod).pod, claim), carried(stored)) == pod
+
+
+def test_of_a_large_pod_little_is_kept_while_others_ask(server: Server) -> None:
+    standin.held(server.api, HERE)
+    (key,) = (key for key in server.api.objects if key[0] == "pods")
+    large = {"name": "app", "env": [{"name": f"E{number}"} for number in range(1000)]}
+    server.api.objects[key]["spec"]["containers"].append(large)
+
+    async def main() -> lease.Look:
+        cluster = Cluster(f"https://{server.host}:{server.port}", server.folder)
+        try:
+            return await Guard(cluster, NAMESPACE)._look(NAME)
+        finally:
+            await cluster.close()
+
+    look = asyncio.run(main())
+    assert look.pod is not None
+    assert lease.lives(NAME, look.pod)
+    assert len(str(look.pod)) < 2000

@@ -21,7 +21,7 @@ from injector.cluster.client import ClusterError, Conflict
 from injector.cluster.lease import Asks, Holder, Lease, Look, Place, Take
 from injector.cluster.turns import Crowded, Turns
 from injector.errors import quoted
-from injector.pod.claim import Claim, Refusal, carried, workload
+from injector.pod.claim import Claim, Refusal, carried, slimmed, workload
 from injector.pod.inject import Injection
 from injector.values import Object
 
@@ -186,7 +186,7 @@ class Guard:
 
     async def _swept(self, lease: Lease) -> bool:
         """Whether the Lease is deleted: its holder doesn't live, and nobody has taken it since it was read."""
-        if rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
+        if rules.lives(lease.name, await self._pod(lease.holder)):
             return False
         try:
             await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
@@ -201,7 +201,12 @@ class Guard:
         if found is None:
             return Look(None, at)
         lease = rules.read(found)
-        return Look(lease, at, await self._api.find_pod(*lease.holder))
+        return Look(lease, at, await self._pod(lease.holder))
+
+    async def _pod(self, holder: Holder) -> Mapping[str, Any] | None:
+        """What matters of a Pod; the rest of it, megabytes maybe, is let go while many questions are under way."""
+        found = await self._api.find_pod(*holder)
+        return None if found is None else slimmed(found)
 
     async def _namesake(self, asks: Asks, looks: Collection[Look]) -> Mapping[str, Any] | None:
         """The Pod that there is already of a named Pod's name."""
@@ -211,7 +216,7 @@ class Guard:
         for look in looks:
             if look.lease is not None and look.lease.holder == own:
                 return look.pod
-        return await self._api.find_pod(*own)
+        return await self._pod(own)
 
     def _told(self, asks: Asks, look: Look) -> Told:
         """Whoever reaches our port can ask for any replica: only its own namespace's Pods are named to a caller."""

@@ -64,6 +64,14 @@ def carried(pod: Mapping[str, Any]) -> Claim:
     return Claim(name, environment.get(MARK, ""), tuple(environment.get(LEASES, "").split()))
 
 
+def slimmed(pod: Mapping[str, Any]) -> Object:
+    """What of a Pod says who it is, whether it ends, and what it claims; all else, megabytes maybe, is left out."""
+    spec = pod.get("spec") or {}
+    ours = {key: [item for item in spec.get(key) or [] if item["name"] == REPLICATE] for key in LISTS}
+    metadata = {key: value for key, value in (pod.get("metadata") or {}).items() if isinstance(value, str | int)}
+    return {"metadata": metadata, "spec": ours, "status": {"phase": (pod.get("status") or {}).get("phase")}}
+
+
 def workload(pod: Mapping[str, Any], identity: Identity) -> str:
     """Whose Pod it is, as KIND/NAME, the same for all revisions: its Pods take over from each other by name."""
     if "workload" in identity.known:
