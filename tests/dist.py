@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import yaml
 from helm_python import chart as helm
 
 from injector import __version__
@@ -36,6 +38,14 @@ def manifests(overlay: str, image: str) -> str:
     environment = {**os.environ, "KUBECTL": str(Path(sys.executable).with_name("kubectl"))}
     command = [str(ROOT / "k8s/render"), overlay, image]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def charted(values: dict[str, Any] | None = None, namespace: str = "litestream-hook") -> list[dict[str, Any]]:
+    """The objects that `helm install` would send, without the Pods of `helm test`."""
+    with helm.Chart.load(CHART) as chart:
+        files = chart.render(values or {}, name="litestream-hook", namespace=namespace)
+    texts = [text for path, text in files.items() if path.endswith(".yaml") and "/tests/" not in path]
+    return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
 def package(image: str, folder: Path) -> Path:

@@ -14,13 +14,14 @@ from helm_python import chart as helm
 from helm_python.errors import HelmError
 
 from injector import __version__
+from tests.dist import CHART
+from tests.dist import charted as rendered
 from tests.test_manifests import ROOT, blue, kustomize, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Object = dict[str, Any]
-CHART = ROOT / "charts/litestream-hook"
 MODES = {"self-signed": "selfSigned", "cert-manager": "certManager"}
 HELMS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
 EVERY_COMPONENT = {"autoscaling": {"enabled": True}, "clientCertificates": True, "monitoring": {"enabled": True}}
@@ -28,14 +29,6 @@ PLAIN = """
 resources: [{root}/overlays/{overlay}]
 components: [{root}/components/{component}]
 """
-
-
-def rendered(values: Object | None = None, namespace: str = "litestream-hook") -> list[Object]:
-    """What `helm install` would send, without the Pods of `helm test`."""
-    with helm.Chart.load(CHART) as chart:
-        files = chart.render(values or {}, name="litestream-hook", namespace=namespace)
-    texts = [text for path, text in files.items() if path.endswith(".yaml") and "/tests/" not in path]
-    return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
 def compared(objects: Iterable[Object]) -> dict[tuple[str, str], Object]:

@@ -18,9 +18,11 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
 
 
-@pytest.fixture(scope="module")
-def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installed(cluster, tmp_path_factory.mktemp("installation")) as one:
+@pytest.fixture(scope="module", params=["self-signed", "install.yaml", "chart"])
+def installation(
+    request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    with installed(cluster, tmp_path_factory.mktemp("installation"), request.param) as one:
         yield one
 
 
@@ -30,7 +32,7 @@ def replicas(installation: Installation) -> Iterator[tuple[Replica, Replica]]:
         yield first, second
 
 
-@pytest.mark.parametrize("overlay", ["self-signed", "skaffold"])
+@pytest.mark.parametrize("overlay", ["self-signed", "skaffold", "install.yaml", "chart"])
 def test_an_overlay_is_accepted_without_a_warning(cluster: Cluster, overlay: str) -> None:
     objects = rendered(cluster, overlay)
     named = {"apiVersion": "v1", "kind": "List", "items": objects}

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 import yaml
 
-from injector import GROUP
+from injector import GROUP, __version__
+from tests import dist
 from tests.envtest import keys
 from tests.envtest.cluster import ENVIRONMENT, Cluster, free_ports, started
 
@@ -82,7 +83,13 @@ def until_answering(webhook: Webhook, ca: Path) -> None:
 
 
 def rendered(cluster: Cluster, overlay: str) -> list[Object]:
-    """The objects of an overlay of k8s/, as `kubectl kustomize` renders them."""
+    """The objects of an overlay of k8s/, as `kubectl kustomize` renders them, of the chart, or of a release's file."""
+    if overlay == "chart":
+        made_by_helm = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "litestream-hook"}}
+        return [made_by_helm, *dist.charted()]
+    if overlay in dist.MANIFESTS:
+        text = dist.manifests(dist.MANIFESTS[overlay], f"ghcr.io/kaidotio/litestream-hook:{__version__}")
+        return list(yaml.safe_load_all(text))
     answer = cluster.kubectl("kustomize", str(ROOT / "k8s" / "overlays" / overlay))
     assert answer.code == 0, answer.error
     return [document for document in yaml.safe_load_all(answer.output) if document]
