@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from injector import GROUP
 from injector.admission import workload
+from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.settings import asks, ours, written
 from injector.annotations.table import STATUS, group
 from injector.errors import InvalidPod, Violation, quoted
@@ -40,7 +41,8 @@ Outcome = Literal["unchanged", "injected", "checked", "denied"]
 class Question(NamedTuple):
     """What is to be judged: an operation on an object, as an API server asks about it.
 
-    `key` is the object's API group and kind. `old` is what is stored before an UPDATE.
+    `key` is the object's API group and kind. `old` is what is stored before an UPDATE, `defaults` what holds in the
+    namespace.
     """
 
     key: tuple[str, str]
@@ -49,6 +51,7 @@ class Question(NamedTuple):
     namespace: str
     old: dict[str, Any] | None = None
     subresource: str = ""
+    defaults: Defaults = NONE
 
 
 class Verdict(NamedTuple):
@@ -104,7 +107,7 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
     if problems := _malformed(pod, shapes.Pod, own, options):
         return Verdict("denied", "malformed", pod, problems)
     try:
-        injection = inject(pod, replica.of_pod(pod, question.namespace), options)
+        injection = inject(pod, replica.of_pod(pod, question.namespace), options, question.defaults)
     except InvalidPod as invalid:
         return Verdict("denied", "annotations", pod, invalid.violations, invalid.warnings)
     return Verdict("injected", "", injection.pod, (), injection.warnings, injection)
@@ -144,10 +147,10 @@ def _judge_workload(question: Question, options: Options) -> Verdict:
         return Verdict("denied", "malformed", found, problems)
     if workload.checked_elsewhere(found):
         return Verdict("unchanged", "owned", found)
-    examination = workload.examine(key, found, question.namespace, options)
+    examination = workload.examine(key, found, question.namespace, options, question.defaults)
     violations, warnings, injection = examination.violations, examination.warnings, examination.injection
     if question.operation == "UPDATE" and question.old and shapes.wrong(question.old, shapes.Workload) is None:
-        known = workload.examine(key, question.old, question.namespace, options).violations
+        known = workload.examine(key, question.old, question.namespace, options, question.defaults).violations
         new = workload.new_violations(violations, known, group(options.variant))
         denied = set(new)
         warnings = [*(str(violation) for violation in violations if violation not in denied), *warnings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from injector.errors import InvalidPod, Violation
@@ -9,11 +10,15 @@ from injector.errors import InvalidPod, Violation
 
 @dataclass
 class Findings:
-    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once."""
+    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once.
+
+    `origins` says, in words, where the values of keys come from that the Pod's author did not write.
+    """
 
     group: str
     violations: list[Violation] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
         """The full key of an annotation of our group."""
@@ -22,7 +27,8 @@ class Findings:
     def deny(self, name: str, value: str | None, expected: str) -> None:
         """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
         shown = None if value is None else without_credentials(name, value)
-        self.violations.append(Violation(self.key(name), shown, expected))
+        origin = f" (the value is of {self.origins[name]})" if shown is not None and name in self.origins else ""
+        self.violations.append(Violation(self.key(name), shown, expected + origin))
 
     def deny_field(self, path: str, value: str | None, expected: str) -> None:
         """Notes that the field of the Pod at this path (`spec.os`) is wrong."""

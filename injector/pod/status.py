@@ -14,11 +14,12 @@ from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.volumes import PREFIX
 
 
-class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     """The annotation `status`, as JSON.
 
     `databases` maps each database to the path of its replica in the bucket, `containers` names those that
-    use them, `grace_period` is the application's own, in seconds, before the webhook raised it.
+    use them, `grace_period` is the application's own, in seconds, before the webhook raised it. `defaults` are the
+    values, beside the Pod's own, that were used: another call keeps them, whatever has changed since.
     """
 
     version: str
@@ -28,6 +29,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     databases: dict[str, str]
     containers: list[str]
     grace_period: int
+    defaults: dict[str, str] = {}
 
 
 def write(plan: Plan) -> str:
@@ -41,18 +43,16 @@ def write(plan: Plan) -> str:
         dict(plan.replicas),
         plan.target_names,
         plan.grace,
+        settings.defaults.under(dict.fromkeys(settings.given, "")),
     )
     return msgspec.json.encode(status).decode()
 
 
-def read(
-    own: Mapping[str, Any], asked: Sequence[str] | None, present: Sequence[str], findings: Findings
-) -> Status | None:
+def read(own: Mapping[str, Any], present: Sequence[str], findings: Findings) -> Status | None:
     """The status of an earlier call, or None. One that does not parse, or names other containers, is a violation.
 
     Args:
         own: the Pod's annotations of our group.
-        asked: containers that the annotation `containers` names; None without it.
         present: names of the Pod's containers.
         findings: takes the violation.
     """
@@ -72,10 +72,22 @@ def read(
     if missing := sorted(set(names).difference(present)):
         _deny(text, f"names {_absent(missing, 'container')}", findings)
         return None
-    if asked is not None and set(asked) != set(names):
-        _deny(text, "was written for other containers", findings)
-        return None
     return status
+
+
+def fits(status: Status, own: Mapping[str, Any], asked: Sequence[str] | None, findings: Findings) -> bool:
+    """Whether a status is of the containers that are asked for now; if not, that is a violation.
+
+    Args:
+        status: of an earlier call.
+        own: the Pod's annotations of our group.
+        asked: containers that the annotation `containers` names; None without it.
+        findings: takes the violation.
+    """
+    if asked is None or set(asked) == set(status.containers):
+        return True
+    _deny(own[STATUS], "was written for other containers", findings)
+    return False
 
 
 def check(status: Status, replicas: Mapping[str, str], missing: Sequence[str], findings: Findings) -> None:
