@@ -85,6 +85,15 @@ def judge(question: Question, options: Options) -> Verdict:
     return _judge_pod(question, options) if question.key == POD else _judge_workload(question, options)
 
 
+def concerns_us(question: Question, options: Options) -> bool:
+    """Whether the verdict depends on what holds in the object's namespace."""
+    if question.subresource or question.operation not in JUDGED.get(question.key, ()):
+        return False
+    if question.key == POD:
+        return asks(ours(question.object.get("metadata"), group(options.variant)))
+    return workload.concerns_us(question.key, question.object, options)
+
+
 def key_of(found: Mapping[str, Any]) -> tuple[str, str]:
     """The API group and kind of an object of a manifest, as a question names them."""
     return str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind"))

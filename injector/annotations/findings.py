@@ -27,8 +27,9 @@ class Findings:
     def deny(self, name: str, value: str | None, expected: str) -> None:
         """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
         shown = None if value is None else without_credentials(name, value)
-        origin = f" (the value is of {self.origins[name]})" if shown is not None and name in self.origins else ""
-        self.violations.append(Violation(self.key(name), shown, expected + origin))
+        origin = None if shown is None else self.origins.get(name)
+        whose = f" (the value is of {origin})" if origin else ""
+        self.violations.append(Violation(self.key(name), shown, expected + whose))
 
     def deny_field(self, path: str, value: str | None, expected: str) -> None:
         """Notes that the field of the Pod at this path (`spec.os`) is wrong."""
