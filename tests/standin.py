@@ -47,7 +47,9 @@ PATCHES = {
     "application/strategic-merge-patch+json",
 }
 MICRO_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 PATHS = (
+    (re.compile(r"/api/v1/()(namespaces)/([^/]+)"), ""),
     (re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods)(?:/([^/]+))?"), ""),
     (re.compile(rf"/apis/{re.escape(LEASES)}/v1/namespaces/([^/]+)/(leases)(?:/([^/]+))?"), LEASES),
     (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
@@ -204,7 +206,10 @@ class Api:
             if verb not in allowed or plural == "pods":
                 raise Refused(405, "MethodNotAllowed", f"{request.method} is not allowed here")
             if verb == "get":
-                return Answer(200, self._found(plural, namespace, name))  # what is stored is replaced, never changed
+                found = self._found(plural, namespace, name)  # what is stored is replaced, never changed
+                if request.headers.get("accept") == METADATA:
+                    found = {"kind": "PartialObjectMetadata", "metadata": found["metadata"]}
+                return Answer(200, found)
             if unknown := set(query) - {"fieldManager"}:
                 raise Refused(400, "BadRequest", f"unknown parameters {sorted(unknown)}")
             answer = self._written(verb, plural, namespace, name, request)
@@ -437,6 +442,7 @@ class Direct(Cluster):
         headers = {
             "authorization": f"Bearer {TOKEN}",
             "content-type": how.get("content_type", "application/json"),
+            "accept": how.get("accept", "application/json"),
         }
         data = b"" if body is None else msgspec.json.encode(body)
         answer = self.api.handle(Request(method, resource.path, headers, data))

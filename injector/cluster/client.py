@@ -1,4 +1,4 @@
-"""The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod.
+"""The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod, a Namespace.
 
 httpx2 is used directly instead of lightkube: lightkube does not retry, can't ask for metadata alone, and
 costs each serving process 8 MB more and three times the import time, for five kinds of request.
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object, and nothing else
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
 LIMIT = 10.0  # seconds for a call with all of its retries
 ATTEMPT = 4.0  # seconds for one try
@@ -73,8 +74,9 @@ class _Resource(NamedTuple):
         return f"{self.plural}{name}" + (f" in namespace {quoted(self.namespace)}" if self.namespace else "")
 
     def rule(self, verb: str) -> str:
-        """The RBAC rule that allows `verb`; creating can't be bound to a name."""
-        names = f', resourceNames: ["{self.name}"]' if self.name and verb != "create" else ""
+        """The RBAC rule that allows `verb`; creating can't be bound to a name, and any Namespace may be asked for."""
+        bound = self.name and verb != "create" and self.plural != "namespaces"
+        names = f', resourceNames: ["{self.name}"]' if bound else ""
         return f'apiGroups: ["{self.group}"], resources: ["{self.plural}"]{names}, verbs: ["{verb}"]'
 
 
@@ -194,6 +196,17 @@ class Cluster:
         content = await self._call("GET", "list", pods, parameters={"fieldSelector": f"metadata.name={name}"})
         return next(iter(_decoded(content, _List, "list of Pods").items or []), None)
 
+    async def get_namespace(self, name: str) -> Object | None:
+        """The metadata of a Namespace; None where there is none."""
+        namespaces = _Resource("", "v1", "namespaces", None, name)
+        try:
+            content = await self._call("GET", "get", namespaces, accept=METADATA)
+        except ClusterError as error:
+            if error.status == httpx2.codes.NOT_FOUND:
+                return None
+            raise
+        return _decoded(content, Object, "Namespace's metadata")
+
     async def close(self) -> None:
         """Close the connections."""
         if self._client is not None:
@@ -232,11 +245,12 @@ class Cluster:
         body: Object | None = None,
         content_type: str = "application/json",
         about: str | None = None,
+        accept: str = "application/json",
     ) -> bytes:
         what = f"{verb} {resource._replace(name=about)}"
         query = {"fieldManager": FIELD_MANAGER} if method in WRITES else dict(parameters or {})
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": "application/json"} | ({} if data is None else {"Content-Type": content_type})
+        headers = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
         trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(LIMIT):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from injector import options
 from injector.admission import webhook
 from injector.serving import log, metrics
+from injector.serving.defaulting import Defaulting
 
 BODY_SECONDS = 10  # the API server's own time limit for a webhook
 
@@ -19,8 +20,8 @@ BODY_SECONDS = 10  # the API server's own time limit for a webhook
 async def mutate(request: Request) -> Response:
     """Answers one HTTP request: an AdmissionReview in, an AdmissionReview out (see injector/admission/webhook.py).
 
-    `injector.serving.server` puts its options and guard into the application's state; under plain functions-framework
-    they are the environment's, and there is no guard.
+    `injector.serving.server` puts its options, guard and defaulting into the application's state; under plain
+    functions-framework they are the environment's, DEFAULTS_FILE is read once, and nobody asks the Kubernetes API.
     """
     start = time.perf_counter()
     answer, headers = await _answer(request)
@@ -33,7 +34,8 @@ async def mutate(request: Request) -> Response:
 async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | None]:
     state = request.app.state
     if not hasattr(state, "options"):
-        state.options, state.guard = options.read(os.environ), None
+        chosen = options.read(os.environ)
+        state.defaulting, state.guard, state.options = Defaulting(chosen), None, chosen
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _body(request)
@@ -42,7 +44,7 @@ async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | No
         return webhook.Answer(408, late, webhook.TEXT, webhook.Record("bad-request", "late")), {"connection": "close"}
     except ClientDisconnect:
         return webhook.Answer(400, b"", webhook.TEXT, webhook.Record("bad-request", "gone")), None
-    answer = await webhook.answer(request.method, request.url.path, body, state.options, state.guard)
+    answer = await webhook.answer(request.method, request.url.path, body, state.options, state.guard, state.defaulting)
     return answer, {"allow": "POST"} if answer.status == 405 else None
 
 
