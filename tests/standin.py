@@ -55,7 +55,7 @@ PATHS = (
     (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
 )
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
-LISTED = {"pods": {"fieldSelector"}, "leases": set[str]()}  # with the parameters that are understood
+LISTED = {"pods": {"fieldSelector"}, "leases": {"labelSelector"}}  # with the parameters that are understood
 
 
 class Rule(NamedTuple):
@@ -354,10 +354,13 @@ class Api:
         field_name, equals, wanted = query.get("fieldSelector", "").partition("=")
         if equals and field_name != "metadata.name":
             raise Refused(400, "BadRequest", "field label not supported")
+        labels = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
         items = [
             copy.deepcopy(thing)
             for (kind, where, name), thing in self.objects.items()
-            if (kind, where) == (plural, namespace) and (not equals or name == wanted)
+            if (kind, where) == (plural, namespace)
+            and (not equals or name == wanted)
+            and labels.items() <= thing["metadata"].get("labels", {}).items()
         ]
         return Answer(200, {"kind": "List", "apiVersion": "v1", "items": items or None})
 

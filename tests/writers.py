@@ -148,7 +148,8 @@ class _Api:
     async def delete_lease(self, _: str, name: str, uid: str, version: str) -> None:
         await self._ask(Request("delete", name=name, uid=uid, version=version))
 
-    async def list_leases(self, _: str) -> list[dict[str, Any]]:
+    async def list_leases(self, _: str, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        assert labels is None, "asked outside of the protocol"
         records, self.clock = await self._ask(Request("list"))
         return [_object(record) for record in records]
 

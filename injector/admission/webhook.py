@@ -146,6 +146,7 @@ async def _answer(request: Request, options: Options, guard: Guard | None, defau
         answer = await guard.ask(injection, dry_run=bool(request.get("dryRun")))
         if isinstance(answer, Claim):
             claim = answer
+            warnings = [*warnings, *_moved(request, injection, claim)]
         elif injection.settings.single_writer == "warn":
             warnings = [*warnings, answer.message]
         else:
@@ -155,6 +156,20 @@ async def _answer(request: Request, options: Options, guard: Guard | None, defau
     operations = diff(question.object, laid(verdict.after, claim))
     body = review.patched(uid, operations, warnings, audit)
     return _reviewed(request, body, "injected", "patched" if operations else "already-injected", warnings)
+
+
+def _moved(request: Request, injection: Injection, claim: Claim) -> list[str]:
+    """What is to be said of replicas that were elsewhere; in the log too, as few look at what a controller is told."""
+    if not claim.moved_from:
+        return []
+    before, now = (quoted(", ".join(places), 300) for places in (claim.moved_from, injection.replicas.values()))
+    text = (
+        f"the workload's replica was {before} until now, is {now} in bucket {injection.settings.bucket} from now on, "
+        "and nothing of the old one is restored. If a change of defaults did that, write the old endpoint, bucket and "
+        "replica-path in the Pod's annotations, or copy the old one's files to the new place before a Pod writes there"
+    )
+    _log.warning("%s (uid %s)", text, quoted(request["uid"]))
+    return [text]
 
 
 def _without_defaults(request: Request, question: Question, why: Refusal) -> Answer:

@@ -185,9 +185,10 @@ class Cluster:
             if error.status != httpx2.codes.NOT_FOUND:
                 raise
 
-    async def list_leases(self, namespace: str) -> list[Object]:
-        """All Leases of the namespace."""
-        content = await self._call("GET", "list", _leases(namespace))
+    async def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> list[Object]:
+        """All Leases of the namespace, or those with these labels."""
+        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
+        content = await self._call("GET", "list", _leases(namespace), parameters=query)
         return _decoded(content, _List, "list of Leases").items or []
 
     async def find_pod(self, namespace: str, name: str) -> Object | None:
