@@ -13,7 +13,8 @@ import yaml
 from helm_python import chart as helm
 from helm_python.errors import HelmError
 
-from injector import __version__
+from injector import __version__, options
+from injector.annotations import operator_file
 from tests.test_manifests import ROOT, blue, kustomize, overlay
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ Object = dict[str, Any]
 CHART = ROOT / "charts/litestream-hook"
 MODES = {"self-signed": "selfSigned", "cert-manager": "certManager"}
 HELMS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
-EVERY_COMPONENT = {"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}}
+EVERY_COMPONENT = {
+    "autoscaling": {"enabled": True},
+    "monitoring": {"enabled": True},
+    "defaults": {"enforce": ["bucket"]},
+    "namespaceDefaults": True,
+}
 PLAIN = """
 resources: [{root}/overlays/{overlay}]
 components: [{root}/components/{component}]
@@ -42,7 +48,8 @@ def compared(objects: Iterable[Object]) -> dict[tuple[str, str], Object]:
     """Objects by kind and name, without what only one of the two tools says.
 
     Helm has labels of its own and leaves the Namespace to `--create-namespace`; kustomize gives policies, which are in
-    no namespace, one; a list of ports is a list of ports.
+    no namespace, one; a list of ports is a list of ports. No variable of the environment refers to another, so their
+    order says nothing.
     """
     found = {}
     for each in copy.deepcopy(list(objects)):
@@ -51,6 +58,8 @@ def compared(objects: Iterable[Object]) -> dict[tuple[str, str], Object]:
             continue
         if kind.startswith("ValidatingAdmissionPolicy"):
             metadata.pop("namespace", None)
+        if kind == "Deployment":
+            each["spec"]["template"]["spec"]["containers"][0]["env"].sort(key=lambda variable: variable["name"])
         of_template = each.get("spec", {}).get("template", {}).get("metadata", {}) if kind == "Deployment" else {}
         for labels in (metadata.get("labels", {}), of_template.get("labels", {})):
             for key in HELMS:
@@ -108,6 +117,18 @@ def test_options_reach_the_process_as_text() -> None:
     assert environment["CERTIFICATE_DAYS"] == "30"
 
 
+def test_the_operators_file_reaches_the_process() -> None:
+    told: Object = {"defaults": {"endpoint": "http://minio:9000", "run-as-user": 1000}, "enforce": ["endpoint"]}
+    (found,) = (each for each in rendered({"defaults": told}) if each["kind"] == "ConfigMap")
+    read = operator_file.read(found["data"]["defaults.yaml"], options.read({}))
+    assert read.everywhere == {"endpoint": "http://minio:9000", "run-as-user": "1000"}
+    assert read.enforce == {"endpoint"}
+    made = container({"defaults": told})
+    assert made["volumes"][0]["configMap"]["name"] == found["metadata"]["name"]
+    (mount,) = made["volumeMounts"]
+    assert {"name": "DEFAULTS_FILE", "value": f"{mount['mountPath']}/defaults.yaml"} in made["env"]
+
+
 def test_a_node_is_chosen_as_the_values_say() -> None:
     values = {
         "priorityClassName": "system-cluster-critical",
@@ -144,6 +165,9 @@ def test_a_network_policy_leads_to_the_ports_of_the_api_server() -> None:
         {"options": {"VARIANT": "blue"}},
         {"options": {"logLevel": "debug"}},
         {"networkPolicy": {"apiServerPorts": ["6443"]}},
+        {"defaults": {"bucket": "mine"}},
+        {"defaults": {"defaults": {"bucket": ["mine"]}}},
+        {"namespaceDefaults": "yes"},
     ],
     ids=json.dumps,
 )

@@ -42,7 +42,11 @@ SOMEBODY_ELSES = ("cert-manager.io/v1", "monitoring.coreos.com/v1")  # kinds tha
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 EVERYTHING = """
 resources: [{root}/overlays/{overlay}, variant.yaml]
-configMapGenerator: [{{name: litestream-hook-defaults, namespace: litestream-hook, literals: [defaults.yaml=]}}]
+configMapGenerator:
+  - name: litestream-hook-defaults
+    namespace: litestream-hook
+    literals: ["defaults.yaml=enforce:\\n- bucket"]
+    options: {{disableNameSuffixHash: true, labels: {{app.kubernetes.io/name: litestream-hook}}}}
 components:
   - {root}/components/autoscaling
   - {root}/components/defaults
@@ -567,7 +571,7 @@ def test_the_operators_file_is_sound_and_where_the_process_looks(folder: Path, n
     objects = kustomize(ROOT / "examples/11-defaults") if name == "example" else blue(folder, "self-signed")
     (configured,) = (each for each in of_kind(objects, "ConfigMap") if "defaults.yaml" in each["data"])
     read = operator_file.read(configured["data"]["defaults.yaml"], options.read(environment(objects)))
-    assert bool(read.enforce) == (name == "example")
+    assert "bucket" in read.enforce
     volumes = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
     (volume,) = (each for each in volumes if "configMap" in each)
     (mount,) = (each for each in container(objects)["volumeMounts"] if each["name"] == volume["name"])
