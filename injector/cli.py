@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from injector import __version__, manifests, options
 from injector.admission import review
+from injector.admission.namespaces import Namespaces
 from injector.admission.verdict import Question, Verdict, asked_for, judge, key_of, namespace_of, overlooked
 from injector.annotations.table import group as group_of
 from injector.annotations.table import table
@@ -21,7 +22,8 @@ from injector.options import Options
 from injector.pod.patch import Operation, diff
 
 FOUND, UNREADABLE = 1, 2  # exit codes: something is wrong with a Pod; with a file, an option or the call
-CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX")
+CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX",
+                "DEFAULTS_FILE", "NAMESPACE_DEFAULTS")  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -73,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_files(command("inject", _run_inject, "print manifests with their Pods and Pod templates injected, as YAML"))
     _add_files(command("check", _run_check, "report every mistake and risk in manifests; exit code 1 if there is any"))
     listing = command("annotations", _run_annotations, "print the table of annotations")
-    options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
+    listing.add_argument("-n", "--namespace", default="NAMESPACE", help="namespace whose defaults are shown")
+    options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULTS_FILE"))
     _add_files(command("review", _run_review, "print the AdmissionReview that an API server would send for an object"))
     text = "apply a webhook's answer (an AdmissionReview on standard input) to the object in a manifest"
     _add_files(command("apply", _run_apply, text))
@@ -90,9 +93,10 @@ def _add_files(command: argparse.ArgumentParser) -> None:
 
 
 def _run_annotations(parsed: argparse.Namespace, chosen: Options) -> int:
-    del parsed
+    defaults = Namespaces((), chosen).of(parsed.namespace)
+    sources = defaults.sources() if chosen.defaults_file else None
     print(f"Annotations of a Pod (or Pod template), each below `{group_of(chosen.variant)}/`:\n")
-    print(table({"image": chosen.default_image, "init-image": chosen.init_image}))
+    print(table({"image": chosen.default_image, "init-image": chosen.init_image, **defaults.under({})}, sources))
     return 0
 
 
@@ -106,11 +110,12 @@ def _run_inject(parsed: argparse.Namespace, chosen: Options) -> int:
     read = _read_all(parsed.files)
     if read is None:
         return UNREADABLE
+    namespaces = _namespaces(read, chosen)
     output: list[str] = []
     findings: list[Finding] = []
     for name, documents in read:
         for document in documents:
-            result = examine(name, document, parsed.namespace, chosen, injecting=True)
+            result = examine(name, document, parsed.namespace, chosen, namespaces, injecting=True)
             findings += result.findings
             text, kept = manifests.patched(document, result.operations) if result.operations else (document.text, True)
             if not kept:
@@ -172,11 +177,12 @@ def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:
     read = _read_all(parsed.files)
     if read is None:
         return UNREADABLE
+    namespaces = _namespaces(read, chosen)
     found = [
         finding
         for name, documents in read
         for document in documents
-        for finding in examine(name, document, parsed.namespace, chosen, injecting=False).findings
+        for finding in examine(name, document, parsed.namespace, chosen, namespaces, injecting=False).findings
     ]
     for finding in found:
         print(finding)
@@ -189,6 +195,12 @@ def _run_check(parsed: argparse.Namespace, chosen: Options) -> int:
         file=sys.stderr,
     )
     return FOUND if found else 0
+
+
+def _namespaces(read: Sequence[tuple[str, Sequence[Document]]], chosen: Options) -> Namespaces:
+    """What holds in each namespace, by the operator's file and the Namespaces in the manifests."""
+    found = (each for _, documents in read for document in documents for _, each in _objects(document.value))
+    return Namespaces(found, chosen)
 
 
 def _count(number: int, noun: str) -> str:
@@ -211,7 +223,9 @@ def _read_all(files: Sequence[str]) -> list[tuple[str, list[Document]]] | None:
     return None if failed else read
 
 
-def examine(file: str, document: Document, namespace: str, chosen: Options, *, injecting: bool) -> Result:
+def examine(
+    file: str, document: Document, namespace: str, chosen: Options, namespaces: Namespaces, *, injecting: bool
+) -> Result:
     """What the webhook would do to (each object of) a document.
 
     Args:
@@ -219,18 +233,21 @@ def examine(file: str, document: Document, namespace: str, chosen: Options, *, i
         document: of the manifest.
         namespace: of objects that name none; empty: it is not known.
         chosen: the operator's options.
+        namespaces: what holds in each.
         injecting: whether the patch is wanted, which one template for several replicas can't have.
     """
     operations: list[Operation] = []
     findings: list[Finding] = []
     for path, found in _objects(document.value):
-        verdict = judge(Question(key_of(found), "CREATE", found, namespace_of(found, namespace or "default")), chosen)
-        wrong = [*verdict.violations, *overlooked(found, chosen)]
+        place = namespace_of(found, namespace or "default")
+        verdict = judge(Question(key_of(found), "CREATE", found, place, defaults=namespaces.of(place)), chosen)
+        mistakes, risks = namespaces.problems(found)
+        wrong = [*verdict.violations, *overlooked(found, chosen), *mistakes]
         if injecting:
             wrong += [*_unplaced(found, namespace, verdict), *([verdict.only_webhook] if verdict.only_webhook else [])]
         where = f"{file}: document {document.number}{_place(path)} ({_title(found, namespace or 'default')})"
         findings += [Finding(where, str(violation)) for violation in wrong]
-        findings += [Finding(where, warning, risk=True) for warning in verdict.warnings]
+        findings += [Finding(where, warning, risk=True) for warning in [*verdict.warnings, *risks]]
         if not wrong:
             operations += [{**each, "path": path + each["path"]} for each in diff(found, verdict.after)]
     return Result(operations, findings)

@@ -93,3 +93,18 @@ def test_check_ends_with_what_it_has_seen(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "b.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n")
     cli.main(["check", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
     assert capsys.readouterr().err == "2 files, 3 objects, 2 with our annotations: 1 mistake, 0 risks\n"
+
+
+def test_the_table_says_where_each_value_would_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "defaults.yaml"
+    file.write_text(
+        "defaults: {bucket: far, region: far}\nnamespaces: {shop: {bucket: near}}\nenforce: [region]\n"
+        "allow: {secret: ['{namespace}-*']}\n"
+    )
+    assert cli.main(["annotations", "--defaults-file", str(file), "--namespace", "shop"]) == 0
+    rows = dict(line[2:].split(" | ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("| `"))
+    assert rows["`bucket`"].startswith("`near` | the operator's defaults for namespace shop | ")
+    assert rows["`region`"].startswith("`far` | the operator's defaults; enforced | ")
+    assert rows["`secret`"].startswith("`litestream-hook-secret` | built in; allowed: `shop-*` | ")
+    assert cli.main(["annotations"]) == 0
+    assert "| from |" not in capsys.readouterr().out

@@ -32,6 +32,11 @@ from injector.pod.inject import Injection, inject
 from injector.pod.volumes import PREFIX
 
 POD = ("", "Pod")
+NAMESPACE = ("", "Namespace")
+NO_NAMESPACE_DEFAULTS = (
+    "is on a Namespace, where it is a default for Pods only if the operator has set NAMESPACE_DEFAULTS to true: then "
+    "add --namespace-defaults true to the command; else write it in Pods and Pod templates"
+)
 # The operations on which each kind is judged.
 JUDGED = {POD: ("CREATE",), **dict.fromkeys(workload.TEMPLATES, ("CREATE", "UPDATE"))}
 
@@ -219,7 +224,10 @@ def overlooked(found: Mapping[str, Any], options: Options) -> list[Violation]:
     violations = []
     for path, names in _annotations(found):
         groups = {str(name).rpartition("/")[0] for name in names}
-        if our_group in groups and key not in JUDGED:
+        if our_group in groups and key == NAMESPACE:
+            if not options.namespace_defaults:
+                violations.append(Violation(f"{path}[{our_group}/…]", None, NO_NAMESPACE_DEFAULTS))
+        elif our_group in groups and key not in JUDGED:
             violations.append(
                 Violation(
                     f"{path}[{our_group}/…]",

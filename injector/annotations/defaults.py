@@ -55,6 +55,18 @@ class Defaults:
         """The texts that are used beside a Pod's own."""
         return {key: default.text for key, default in self.used.items() if key not in own}
 
+    def sources(self) -> dict[str, str]:
+        """Where the value of each key comes from that a Pod does not write, and what it may write instead, in words."""
+        told = {}
+        for key in BY_KEY:
+            patterns = " or ".join(
+                f"`{each.replace('{namespace}', self.namespace)}`" for each in self.allow.get(key, ())
+            )
+            notes = ["enforced"] * (key in self.enforce) + [f"allowed: {patterns}"] * bool(patterns)
+            origin = self.used[key].origin if key in self.used else "built in" if key != "inject" else ""
+            told[key] = "; ".join([origin, *notes])
+        return told
+
     def check_enforced(
         self, keys: Collection[str], texts: Mapping[str, str], built_in: Mapping[str, str | None], findings: Findings
     ) -> None:

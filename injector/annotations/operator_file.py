@@ -10,6 +10,7 @@ YAML, in which every value is read as text, as it would be in an annotation: no 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,7 @@ def load(path: str, options: Options) -> OperatorFile:
     raise InvalidDefaults("\n".join(f"{path}: {problem}" for problem in problems.splitlines()))
 
 
+@functools.lru_cache(maxsize=4)
 def read(text: str, options: Options) -> OperatorFile:
     """What the text of a file says.
 
