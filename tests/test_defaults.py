@@ -232,6 +232,20 @@ def test_dots_lead_nowhere(key: str, value: str) -> None:
     assert key.replace("_", "-") in denied(ALLOWED, **SOUND | {key: value})
 
 
+def test_a_reason_is_told_once_for_all_databases() -> None:
+    pod = reviews.pod(**SOUND, path="/data/a.db,/data/b.db", replica_path="other/{database}")
+    reply = reviews.response(pod, namespace="shop", defaults=of(ALLOWED))
+    assert reply["status"]["message"].count("is not what the operator allows") == 1
+
+
+def test_a_default_path_that_a_workload_can_not_have_is_shown() -> None:
+    deployment = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "controller": True, "uid": "1"}
+    pod = reviews.pod(None, {"name": "", "generateName": "web-1-", "ownerReferences": [deployment]})
+    found = reviews.denied(pod, namespace="shop", defaults=of("defaults: {replica-path: '{pod}/{database}'}"))
+    assert '"{pod}/{database}": {pod} can\'t be determined' in found["replica-path"]
+    assert found["replica-path"].endswith("(the value is of the operator's defaults)")
+
+
 def test_the_reason_says_what_to_write() -> None:
     found = denied(ALLOWED, **SOUND | {"bucket": "other"})
     assert found["bucket"].endswith("is not what the operator allows in namespace shop: write shop or shop-*")
@@ -246,7 +260,7 @@ def test_what_nobody_wrote_has_to_fit_too() -> None:
     allowed("allow: {secret: [mine]}", auth="ambient")
 
 
-@pytest.mark.parametrize("endpoint", ["https://s3.example.com/others", "https://others.s3.eu-west-1.amazonaws.com"])
+@pytest.mark.parametrize("endpoint", ["https://s3.example.com/others", "https://Others.S3.eu-west-1.AmazonAWS.com"])
 def test_a_bucket_in_the_endpoint_does_not_lead_around_a_limit_of_buckets(endpoint: str) -> None:
     for policy in ("allow: {bucket: [shop]}", "allow: {replica-path: ['**']}", "enforce: [bucket]"):
         bucket = "litestream" if "enforce" in policy else "shop"

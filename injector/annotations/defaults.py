@@ -84,8 +84,8 @@ class Defaults:
                 what = "there is none" if wanted is None else f"it is {quoted(wanted)}"
                 findings.deny(key, found, f"is for the operator to choose, and {what} here: remove the annotation")
 
-    def check_allowed(self, key: str, text: str | None, findings: Findings, *, given: str | None) -> None:
-        """A value that fits none of the operator's patterns is a violation.
+    def check_allowed(self, key: str, text: str, findings: Findings, *, given: str | None) -> bool:
+        """Whether a value fits one of the operator's patterns, if there are any; if not, that is a violation.
 
         Args:
             key: one of LIMITED, or one that is held to the same patterns.
@@ -94,9 +94,11 @@ class Defaults:
             given: the value as it is written; None where nobody wrote one.
         """
         patterns = self.allow.get({"init-image": "image", "restore-from": "replica-path"}.get(key, key))
-        if patterns is not None and not self._fits(key, text or "", patterns):
-            choice = " or ".join(pattern.replace("{namespace}", self.namespace) for pattern in patterns)
-            findings.deny(key, given, f"is not what the operator allows in namespace {self.namespace}: write {choice}")
+        if patterns is None or self._fits(key, text, patterns):
+            return True
+        choice = " or ".join(pattern.replace("{namespace}", self.namespace) for pattern in patterns)
+        findings.deny(key, given, f"is not what the operator allows in namespace {self.namespace}: write {choice}")
+        return False
 
     def _fits(self, key: str, text: str, patterns: Sequence[str]) -> bool:
         value = str(normal(key, text))
@@ -110,7 +112,8 @@ class Defaults:
         limited = [key for key in ("bucket", "replica-path") if key in self.allow or key in self.enforce]
         if not limited or {"endpoint"} & {*self.allow, *self.enforce} or endpoint == self.operator.get("endpoint"):
             return
-        if _AMAZONS_BUCKET.match(endpoint) or endpoint.partition("://")[2].rstrip("/").count("/"):
+        plain = _endpoint(endpoint)
+        if _AMAZONS_BUCKET.match(plain) or "/" in plain.partition("://")[2]:
             what = " and ".join(limited)
             findings.deny(
                 "endpoint", endpoint, f"names more than a server, and the operator limits {what}: write its host alone"

@@ -264,6 +264,8 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
 def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findings) -> None:
     """What the operator does not let a Pod, or its Namespace, choose. Of replicas' paths, replica.py says it."""
     defaults, options = settings.defaults, settings.options
+    if not defaults.enforce and not defaults.allow:
+        return
     if defaults.enforce:
         defaults.check_enforced(defaults.enforce - settings.broken, texts, built_in(options), findings)
     used = {"bucket": settings.bucket, "image": settings.image.reference}

@@ -196,7 +196,7 @@ def _fill(
     if missing:
         reasons = "; ".join(dict.fromkeys(identity.unknown[name] for name in missing))
         what = ", ".join(f"{{{name}}}" for name in missing)
-        value = template if key in settings.given else None
+        value = template if key in {*settings.given, *settings.defaults.used} else None
         findings.deny(
             key,
             value,
@@ -217,7 +217,8 @@ def _fill(
     for path in filled.values():
         # A whole path in the bucket that is not below the operator's prefix is none that a pattern allows.
         within = path.removeprefix(below) if path.startswith(below) else f"/{path}"
-        settings.defaults.check_allowed(key, within, findings, given=template)
+        if not settings.defaults.check_allowed(key, within, findings, given=template):
+            break
     shared = _shared(filled)
     if shared:
         findings.deny(
