@@ -17,7 +17,8 @@ from injector.errors import InvalidOptions
 from injector.options import Options
 
 NAME = "litestream-hook"
-CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX")
+CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX",
+                "DEFAULTS_FILE", "NAMESPACE_DEFAULTS")  # fmt: skip
 INTERRUPTED = 130  # as a shell has it
 Run = Callable[[argparse.Namespace, Options], int]
 
@@ -73,7 +74,8 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     text = "what makes the exit code 1: errors, or warnings as well (the default)"
     check.add_argument("--fail-on", choices=("error", "warning"), default="warning", help=text)
     listing = command("annotations", _annotations, "print the table of annotations")
-    options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE"))
+    listing.add_argument("-n", "--namespace", default="NAMESPACE", help="namespace whose defaults are shown")
+    options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULTS_FILE"))
     text = "print the AdmissionReview that an API server would send for the first Pod or workload in manifests"
     review = on_files("review", _review, text)
     text = "print manifests with a webhook's answer (an AdmissionReview on standard input) applied to that object"
@@ -103,11 +105,13 @@ def _check(parsed: argparse.Namespace, chosen: Options) -> int:
 
 
 def _annotations(parsed: argparse.Namespace, chosen: Options) -> int:
+    from injector.annotations import operator_file
     from injector.annotations.table import group, table
 
-    del parsed
+    defaults = operator_file.load(chosen.defaults_file, chosen).of(parsed.namespace)
+    sources = defaults.sources() if chosen.defaults_file else None
     print(f"Annotations of a Pod (or Pod template), each below `{group(chosen.variant)}/`:\n")
-    print(table({"image": chosen.default_image, "init-image": chosen.init_image}))
+    print(table({"image": chosen.default_image, "init-image": chosen.init_image, **defaults.under({})}, sources))
     return 0
 
 

@@ -124,6 +124,13 @@ OPTIONS = (
         values.one_of("deny", "allow"),
         "deny or allow a Pod when the API can't say who else writes its replica",
     ),
+    Option("DEFAULTS_FILE", "", _text, "file with the operator's defaults for annotations, and what Pods may write"),
+    Option(
+        "NAMESPACE_DEFAULTS",
+        "false",
+        values.boolean,
+        "true: annotations of a Namespace are defaults for its Pods",
+    ),
     Option("REPLICA_PREFIX", "", _prefix, "first part of every replica path, such as the cluster's name"),
     Option("LOG_FORMAT", "auto", values.one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),
     Option(
@@ -162,6 +169,8 @@ class Options:
     default_run_as_user: int | Literal["pod"] | None
     skip_containers: frozenset[str]
     guard_on_error: str
+    defaults_file: str
+    namespace_defaults: bool
     replica_prefix: str
     log_format: str
     log_level: str

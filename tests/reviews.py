@@ -9,7 +9,9 @@ import jsonpatch
 
 from injector import GROUP, options
 from injector.admission import webhook
+from injector.annotations.defaults import NONE, Defaults
 from injector.options import Options
+from injector.pod.claim import Refusal
 
 DEFAULTS = options.read({})
 Object = dict[str, Any]
@@ -33,12 +35,30 @@ def review(obj: Any, operation: str = "CREATE", namespace: str = "default", **re
     }
 
 
+class Fixed:
+    """One answer to what holds in any namespace."""
+
+    def __init__(self, defaults: Defaults | Refusal) -> None:
+        self._defaults = defaults
+
+    async def of(self, namespace: str) -> Defaults | Refusal:
+        del namespace
+        return self._defaults
+
+
 def answer(
-    obj: Any, operation: str = "CREATE", *, namespace: str = "default", options: Options = DEFAULTS, **request: Any
+    obj: Any,
+    operation: str = "CREATE",
+    *,
+    namespace: str = "default",
+    options: Options = DEFAULTS,
+    defaults: Defaults | Refusal = NONE,
+    defaulting: webhook.Defaulting | None = None,
+    **request: Any,
 ) -> webhook.Answer:
-    """The webhook's HTTP answer to an object."""
+    """The webhook's HTTP answer to an object, where `defaults` hold."""
     body = json.dumps(review(obj, operation, namespace, **request)).encode()
-    return asyncio.run(webhook.answer("POST", "/mutate", body, options))
+    return asyncio.run(webhook.answer("POST", "/mutate", body, options, None, defaulting or Fixed(defaults)))
 
 
 def response(obj: Any, operation: str = "CREATE", **rest: Any) -> Object:

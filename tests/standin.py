@@ -47,13 +47,15 @@ PATCHES = {
     "application/strategic-merge-patch+json",
 }
 MICRO_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 PATHS = (
+    (re.compile(r"/api/v1/()(namespaces)/([^/]+)"), ""),
     (re.compile(r"/api/v1/namespaces/([^/]+)/(secrets|pods)(?:/([^/]+))?"), ""),
     (re.compile(rf"/apis/{re.escape(LEASES)}/v1/namespaces/([^/]+)/(leases)(?:/([^/]+))?"), LEASES),
     (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
 )
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
-LISTED = {"pods": {"fieldSelector"}, "leases": {"limit", "continue"}}  # with the parameters that are understood
+LISTED = {"pods": {"fieldSelector"}, "leases": {"labelSelector", "limit", "continue"}}  # parameters that are understood
 
 
 class Rule(NamedTuple):
@@ -204,7 +206,10 @@ class Api:
             if verb not in allowed or plural == "pods":
                 raise Refused(405, "MethodNotAllowed", f"{request.method} is not allowed here")
             if verb == "get":
-                return Answer(200, self._found(plural, namespace, name))  # what is stored is replaced, never changed
+                found = self._found(plural, namespace, name)  # what is stored is replaced, never changed
+                if request.headers.get("accept") == METADATA:
+                    found = {"kind": "PartialObjectMetadata", "metadata": found["metadata"]}
+                return Answer(200, found)
             if unknown := set(query) - {"fieldManager"}:
                 raise Refused(400, "BadRequest", f"unknown parameters {sorted(unknown)}")
             answer = self._written(verb, plural, namespace, name, request)
@@ -359,10 +364,13 @@ class Api:
         field_name, equals, wanted = query.get("fieldSelector", "").partition("=")
         if equals and field_name != "metadata.name":
             raise Refused(400, "BadRequest", "field label not supported")
+        labels = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
         items = [
             copy.deepcopy(thing)
             for (kind, where, name), thing in self.objects.items()
-            if (kind, where) == (plural, namespace) and (not equals or name == wanted)
+            if (kind, where) == (plural, namespace)
+            and (not equals or name == wanted)
+            and labels.items() <= thing["metadata"].get("labels", {}).items()
         ]
         start, limit = int(query.get("continue", 0)), int(query.get("limit", len(items) or 1))
         more = {"continue": str(start + limit)} if start + limit < len(items) else {}
@@ -450,6 +458,7 @@ class Direct(Cluster):
         headers = {
             "authorization": f"Bearer {TOKEN}",
             "content-type": how.get("content_type", "application/json"),
+            "accept": how.get("accept", "application/json"),
         }
         data = b"" if body is None else msgspec.json.encode(body)
         query = urlencode(how.get("parameters") or {})

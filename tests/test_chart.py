@@ -13,7 +13,8 @@ import yaml
 from helm_python import chart as helm
 from helm_python.errors import HelmError
 
-from injector import __version__
+from injector import __version__, options
+from injector.annotations import operator_file
 from tests.dist import CHART
 from tests.dist import charted as rendered
 from tests.test_manifests import ROOT, blue, kustomize, overlay
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 MODES = {"self-signed": "selfSigned", "cert-manager": "certManager"}
 HELMS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
-EVERY_COMPONENT = {"autoscaling": {"enabled": True}, "clientCertificates": True, "monitoring": {"enabled": True}}
+EVERY_COMPONENT = {
+    "autoscaling": {"enabled": True},
+    "clientCertificates": True,
+    "monitoring": {"enabled": True},
+    "defaults": {"enforce": ["bucket"]},
+    "namespaceDefaults": True,
+}
 PLAIN = """
 resources: [{root}/overlays/{overlay}]
 components: [{root}/components/{component}]
@@ -112,6 +119,18 @@ def test_options_reach_the_process_as_text() -> None:
     assert environment["CERTIFICATE_DAYS"] == "30"
 
 
+def test_the_operators_file_reaches_the_process() -> None:
+    told: Object = {"defaults": {"endpoint": "http://minio:9000", "run-as-user": 1000}, "enforce": ["endpoint"]}
+    (found,) = (each for each in rendered({"defaults": told}) if each["kind"] == "ConfigMap")
+    read = operator_file.read(found["data"]["defaults.yaml"], options.read({}))
+    assert read.everywhere == {"endpoint": "http://minio:9000", "run-as-user": "1000"}
+    assert read.enforce == {"endpoint"}
+    made = container({"defaults": told})
+    assert made["volumes"][0]["configMap"]["name"] == found["metadata"]["name"]
+    (mount,) = made["volumeMounts"]
+    assert {"name": "DEFAULTS_FILE", "value": f"{mount['mountPath']}/defaults.yaml"} in made["env"]
+
+
 def test_a_node_is_chosen_as_the_values_say() -> None:
     values = {
         "priorityClassName": "system-cluster-critical",
@@ -148,6 +167,9 @@ def test_a_network_policy_leads_to_the_ports_of_the_api_server() -> None:
         {"options": {"VARIANT": "blue"}},
         {"options": {"logLevel": "debug"}},
         {"networkPolicy": {"apiServerPorts": ["6443"]}},
+        {"defaults": {"bucket": "mine"}},
+        {"defaults": {"defaults": {"bucket": ["mine"]}}},
+        {"namespaceDefaults": "yes"},
     ],
     ids=json.dumps,
 )

@@ -95,3 +95,18 @@ def test_a_reader_that_leaves_ends_a_command_quietly(tmp_path: Path) -> None:
     line = f"{sys.executable} -m injector check {many} 2>&1 | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
+
+
+def test_the_table_says_where_each_value_would_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "defaults.yaml"
+    file.write_text(
+        "defaults: {bucket: far, region: far}\nnamespaces: {shop: {bucket: near}}\nenforce: [region]\n"
+        "allow: {secret: ['{namespace}-*']}\n"
+    )
+    assert cli.main(["annotations", "--defaults-file", str(file), "--namespace", "shop"]) == 0
+    rows = dict(line[2:].split(" | ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("| `"))
+    assert rows["`bucket`"].startswith("`near` | the operator's defaults for namespace shop | ")
+    assert rows["`region`"].startswith("`far` | the operator's defaults; enforced | ")
+    assert rows["`secret`"].startswith("`litestream-hook-secret` | built in; allowed: `shop-*` | ")
+    assert cli.main(["annotations"]) == 0
+    assert "| from |" not in capsys.readouterr().out

@@ -100,6 +100,16 @@ def test_one_pod_comes_whole_by_its_name(server: Server) -> None:
     assert ask(server, lambda cluster: cluster.find_pod("apps", "gone")) is None
 
 
+def test_of_a_namespace_only_the_metadata_comes(server: Server) -> None:
+    server.api.rules.append(Rule(["get"], "", "namespaces"))
+    server.api.put("namespaces", "", {"metadata": {"name": "shop"}, "spec": {"finalizers": ["kubernetes"]}})
+    found = ask(server, lambda cluster: cluster.get_namespace("shop"))
+    assert found is not None
+    assert found["metadata"]["name"] == "shop"
+    assert "spec" not in found
+    assert ask(server, lambda cluster: cluster.get_namespace("other")) is None
+
+
 def lease(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -309,12 +319,16 @@ def test_a_token_that_is_refused_twice_is_an_error(server: Server) -> None:
             'Role: {apiGroups: [""], resources: ["pods"], verbs: ["list"]}',
         ),
         (
+            lambda cluster: cluster.get_namespace("shop"),
+            'ClusterRole: {apiGroups: [""], resources: ["namespaces"], verbs: ["get"]}',
+        ),
+        (
             lambda cluster: cluster.patch_webhook_configuration(NAME, {}),
             'ClusterRole: {apiGroups: ["admissionregistration.k8s.io"], resources: ["mutatingwebhookconfigurations"], '
             + 'resourceNames: ["litestream-hook"], verbs: ["patch"]}',
         ),
     ],
-    ids=["watch configuration", "get secret", "create secret", "list pods", "patch configuration"],
+    ids=["watch configuration", "get secret", "create secret", "list pods", "get namespace", "patch configuration"],
 )
 def test_a_missing_permission_names_the_rule_to_add(server: Server, call: Any, rule: str) -> None:
     server.api.rules.clear()

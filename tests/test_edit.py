@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from injector import manifests, options
-from injector.admission.sharing import Sharing
 from injector.command.edit import written
-from injector.command.examine import examine
+from injector.command.examine import beside, examine
 from tests.test_golden import INPUTS
 
 DEFAULTS = options.read({})
@@ -116,7 +115,7 @@ def test_a_key_that_is_there_twice_is_refused_in_json_as_in_yaml() -> None:
 def test_an_injection_leaves_every_line_that_was_there(path: Path, ends: str) -> None:
     text = path.read_text()
     for document in manifests.read(text.replace("\n", ends)):
-        after = examine(str(path), document, "default", DEFAULTS, Sharing(), injecting=True).after
+        after = examine(str(path), document, "default", DEFAULTS, beside([], DEFAULTS), injecting=True).after
         result, kept = written(document, after)
         assert kept
         lines = iter(result.split(ends))

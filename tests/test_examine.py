@@ -1,8 +1,7 @@
 """What is found in a document, and where it is said to be."""
 
 from injector import GROUP, manifests, options
-from injector.admission.sharing import Sharing
-from injector.command.examine import Finding, examine
+from injector.command.examine import Finding, beside, examine
 
 DEFAULTS = options.read({})
 POD = f"""\
@@ -21,7 +20,7 @@ spec:
 
 def test_each_finding_has_its_place_its_object_and_how_bad_it_is() -> None:
     (document,) = manifests.read(POD)
-    error, warning = examine("f.yaml", document, "", DEFAULTS, Sharing(), injecting=False).findings
+    error, warning = examine("f.yaml", document, "", DEFAULTS, beside([], DEFAULTS), injecting=False).findings
     assert (error.line, error.severity, error.field) == (7, "error", f"{GROUP}/bucket")
     assert (warning.line, warning.severity, warning.field) == (1, "warning", "")
     assert str(error).startswith(f'f.yaml:7: error: Pod default/web: {GROUP}/bucket: "My": ')
@@ -35,7 +34,7 @@ def test_what_is_about_a_file_names_no_object() -> None:
 
 def test_only_a_document_with_something_of_ours_becomes_another_one() -> None:
     (document,) = manifests.read(POD.replace("inject", "injected").replace("bucket", "other").replace(GROUP, "a.b"))
-    assert examine("f.yaml", document, "", DEFAULTS, Sharing(), injecting=True).after is document.value
+    assert examine("f.yaml", document, "", DEFAULTS, beside([], DEFAULTS), injecting=True).after is document.value
     (document,) = manifests.read(POD.replace("My", "mine"))
-    result = examine("f.yaml", document, "shop", DEFAULTS, Sharing(), injecting=True)
+    result = examine("f.yaml", document, "shop", DEFAULTS, beside([], DEFAULTS), injecting=True)
     assert result.after["spec"].keys() > {"initContainers"}

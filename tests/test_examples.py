@@ -28,6 +28,7 @@ Object = dict[str, Any]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 NUMBERED = [path for path in FILES if path.name[0].isdigit()]
+BY_DEFAULT = EXAMPLES / "11-defaults"
 ENDS_BY_ITSELF = {"04-job", "05-cronjob"}
 
 
@@ -65,19 +66,20 @@ def replicas(path: Path) -> dict[str, str]:
 
 
 def test_they_are_numbered_without_a_gap_and_told_of() -> None:
-    assert [int(path.name[:2]) for path in NUMBERED] == list(range(1, len(NUMBERED) + 1))
+    numbers = [int(path.name[:2]) for path in sorted(EXAMPLES.glob("[0-9]*"))]
+    assert numbers == list(range(1, len(numbers) + 1))
     told = set(re.findall(r"\]\((\S+\.yaml)\)", (EXAMPLES / "README.md").read_text()))
-    assert told == {path.name for path in FILES}
+    assert told == {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
 @pytest.mark.parametrize("release", schemas.RELEASES)
 def test_every_supported_kubernetes_knows_every_field(path: Path, release: str) -> None:
     for obj in documents(path.read_text()):
         assert list(schemas.problems(obj, release)) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
 def test_their_namespace_takes_them(path: Path) -> None:
     """minio.yaml makes a namespace that enforces the restricted Pod Security Standard; all live there."""
     (namespace,) = (each for each in documents((EXAMPLES / "minio.yaml").read_text()) if each["kind"] == "Namespace")
@@ -89,13 +91,21 @@ def test_their_namespace_takes_them(path: Path) -> None:
         assert list(restricted.violations(spec)) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
 def test_images_carry_a_registry_and_a_version(path: Path) -> None:
     for spec in pod_specs(path):
         for container in spec.get("initContainers", []) + spec["containers"]:
             name, _, tag = container["image"].partition(":")
             assert "." in name.partition("/")[0], f"CRI-O from 1.34 on pulls no short names: {container['image']}"
             assert re.search(r"\d+\.\d+\.\d+|\d{4}-\d\d-\d\d", tag), container["image"]
+
+
+def test_with_the_operators_file_one_annotation_is_enough() -> None:
+    pod = str(BY_DEFAULT / "pod.yaml")
+    assert command_line("check", pod, "--defaults-file", str(BY_DEFAULT / "defaults.yaml")) == (0, "")
+    _, output = command_line("inject", pod, "--defaults", str(BY_DEFAULT / "defaults.yaml"))
+    (status,) = re.findall(rf"{re.escape(GROUP)}/status: '(.*)'", output)
+    assert json.loads(status)["defaults"] == {"bucket": "litestream", "endpoint": "http://minio:9000"}
 
 
 @pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)

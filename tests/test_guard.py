@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from injector import GROUP, options
+from injector.annotations.operator_file import OperatorFile
 from injector.cluster import client, lease
 from injector.cluster import guard as module
 from injector.cluster.client import Cluster, ClusterError
@@ -28,14 +29,17 @@ NAME = lease.name_of(HERE)
 Object = dict[str, Any]
 
 
-def injected(metadata: Object | None = None, namespace: str = "apps", **annotations: str) -> Injection:
+def injected(
+    metadata: Object | None = None, namespace: str = "apps", /, bucket_by_default: str = "", **annotations: str
+) -> Injection:
     """A Pod that the guard is asked about; by default nameless, of the Deployment `web`."""
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "controller": True}
     labels = {"pod-template-hash": "5d4f"}
     default = {"name": "", "generateName": "web-5d4f-", "labels": labels, "ownerReferences": [owner]}
     own = {"path": "/data/app.db", "endpoint": HERE.endpoint, "replica_path": "shared/{database}"} | annotations
     pod = reviews.pod(None, default if metadata is None else metadata, **own)
-    return inject(pod, replica.of_pod(pod, namespace), OPTIONS)
+    file = OperatorFile({"bucket": bucket_by_default} if bucket_by_default else {})
+    return inject(pod, replica.of_pod(pod, namespace), OPTIONS, file.of(namespace))
 
 
 WEB = injected()
@@ -125,7 +129,56 @@ def test_the_first_pod_gets_a_name_and_a_lease(server: Server, clock: Clock) -> 
         f"{GROUP}/mark": claim.mark,
         f"{GROUP}/again": "false",
     }
-    assert len(server.api.requests) == 2
+    assert len(server.api.requests) == 3
+
+
+def moved(server: Server, *injections: Injection) -> tuple[str, ...]:
+    """Where the replicas of the last of several Pods were before, each of them gone before the next is created."""
+    clock, claim = Clock(), Claim()
+    for injection in injections:
+        claim = claimed(ask(server, injection, clock=clock))
+        clock.pass_by(1000)
+    return claim.moved_from
+
+
+def test_a_replica_that_is_elsewhere_than_before_is_told(server: Server) -> None:
+    before = "minio:9000/litestream/shared/data/app.db"
+    assert moved(server, WEB) == ()
+    assert moved(server, injected(bucket_by_default="other")) == (before,)
+    assert moved(server, injected(replica_path="moved/{database}")) == (before, before.replace("litestream", "other"))
+
+
+def test_a_replica_that_was_written_before_is_none_that_has_moved(server: Server) -> None:
+    """Also with a database more than before."""
+    assert moved(server, WEB, injected(bucket_by_default="other"), WEB) == ()
+    assert moved(server, injected(path="/data/app.db,/data/more.db")) == ()
+
+
+def test_other_workloads_replicas_have_not_moved(server: Server) -> None:
+    assert moved(server, API, injected({"name": "other"}, replica_path="other/{database}")) == ()
+    assert moved(server, injected(None, "elsewhere", replica_path="elsewhere/{database}")) == ()
+    assert moved(server, injected(None, "third", replica_path="third/{database}")) == ()
+
+
+def test_a_daemonsets_replicas_on_other_nodes_have_not_moved(server: Server) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "controller": True}
+    metadata = {"name": "", "generateName": "agent-", "ownerReferences": [owner]}
+    one, two = (injected(metadata, replica_path=f"agent/{node}/{{database}}") for node in ("one", "two"))
+    assert moved(server, one, two) == ()
+    elsewhere = injected(metadata, replica_path="agent/two/{database}", bucket_by_default="other")
+    assert moved(server, elsewhere) == ("minio:9000/litestream/agent/two/data/app.db",)
+
+
+def test_a_pod_that_writes_all_of_its_place_is_not_asked_about(server: Server) -> None:
+    assert moved(server, injected(bucket="litestream"), injected(bucket="other")) == ()
+
+
+def test_an_api_that_can_not_say_where_a_replica_was_stops_no_pod(server: Server) -> None:
+    server.api.rules = [
+        rule._replace(verbs=[verb for verb in rule.verbs if verb != "list"]) if rule.resource == "leases" else rule
+        for rule in server.api.rules
+    ]
+    assert moved(server, WEB, injected(bucket_by_default="other")) == ()
 
 
 def test_a_pod_with_a_name_keeps_it(server: Server) -> None:

@@ -23,6 +23,7 @@ from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from injector import GROUP, __version__, options
 from injector.admission import webhook
+from injector.annotations import operator_file
 from injector.cluster.client import Cluster
 from injector.serving import metrics
 from injector.tls import certificate
@@ -41,10 +42,17 @@ SOMEBODY_ELSES = ("cert-manager.io/v1", "monitoring.coreos.com/v1")  # kinds tha
 POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 EVERYTHING = """
 resources: [{root}/overlays/{overlay}, variant.yaml]
+configMapGenerator:
+  - name: litestream-hook-defaults
+    namespace: litestream-hook
+    literals: ["defaults.yaml=enforce:\\n- bucket"]
+    options: {{disableNameSuffixHash: true, labels: {{app.kubernetes.io/name: litestream-hook}}}}
 components:
   - {root}/components/autoscaling
   - {root}/components/client-certificate
+  - {root}/components/defaults
   - {root}/components/monitoring
+  - {root}/components/namespace-defaults
   - {root}/components/variant
 """
 BLUE = """
@@ -662,6 +670,7 @@ async def every_call(api: Cluster) -> None:
         "patch_lease": lambda: api.patch_lease("NAMESPACE", "ANY", []),
         "delete_lease": lambda: api.delete_lease("NAMESPACE", "ANY", "uid", "7"),
         "find_pod": lambda: api.find_pod("ANY", "ANY"),
+        "get_namespace": lambda: api.get_namespace("ANY"),
     }
     asked = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     public = {name for kind in asked for name, _ in inspect.getmembers(Cluster, kind) if name[0] != "_"}
@@ -679,6 +688,8 @@ def test_the_account_may_do_what_the_code_does_and_nothing_else(
     objects = blue(folder, plain) if variant else overlay(plain)
     client, calls = api
     asyncio.run(every_call(client))
+    if not options.read(environment(objects)).namespace_defaults:
+        calls = {call for call in calls if call.resource != "namespaces"}
     needed, allowed = {placed(call, objects) for call in calls}, grants(objects)
     assert {call for call in needed if not any(grant.allows(call) for grant in allowed)} == set(), "denied"
     assert {grant for grant in allowed if not any(grant.allows(call) for call in needed)} == set(), "unused"
@@ -691,11 +702,27 @@ def test_with_mounted_certificates_the_account_may_write_leases_alone(api: tuple
     looks = {
         placed(call, objects)
         for call in calls
-        if call.resource == "leases" or (call.resource != "secrets" and call.verb in {"get", "list", "watch"})
+        if call.resource == "leases"
+        or (call.resource not in {"secrets", "namespaces"} and call.verb in {"get", "list", "watch"})
     }
     allowed = grants(objects)
     assert {call for call in looks if not any(grant.allows(call) for grant in allowed)} == set(), "denied"
     assert {grant for grant in allowed if not any(grant.allows(call) for call in looks)} == set(), "unused"
+
+
+@pytest.mark.parametrize("name", ["example", "blue"])
+def test_the_operators_file_is_sound_and_where_the_process_looks(folder: Path, name: str) -> None:
+    objects = kustomize(ROOT / "examples/11-defaults") if name == "example" else blue(folder, "self-signed")
+    (configured,) = (each for each in of_kind(objects, "ConfigMap") if "defaults.yaml" in each["data"])
+    read = operator_file.read(configured["data"]["defaults.yaml"], options.read(environment(objects)))
+    assert "bucket" in read.enforce
+    volumes = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (volume,) = (each for each in volumes if each["name"] == "defaults")
+    (mount,) = (each for each in container(objects)["volumeMounts"] if each["name"] == volume["name"])
+    assert volume["configMap"]["name"] == configured["metadata"]["name"]
+    assert configured["metadata"]["namespace"] == the(objects, "Namespace")["metadata"]["name"]
+    assert environment(objects)["DEFAULTS_FILE"] == f"{mount['mountPath']}/defaults.yaml"
+    assert "subPath" not in mount
 
 
 def test_the_autoscaler_alone_decides_how_many_replicas_there_are(folder: Path) -> None:

@@ -69,6 +69,7 @@ EXPECTED = {
     ("LitestreamHookErrors", "faulty"),
     ("LitestreamHookSlow", "faulty"),
     ("LitestreamHookGuardErrors", "faulty"),
+    ("LitestreamHookDefaultsBroken", "faulty"),
     ("LitestreamHookCertificateExpires", "faulty-1"),
     ("LitestreamHookReplicasDisagree", "faulty"),
 }
@@ -239,6 +240,8 @@ def failing(pod, *others):
         raise RuntimeError("as the test wishes")
     return inject(pod, *others)
 verdict.inject = failing
+from injector.serving import defaulting
+defaulting.POLL = 0.1
 """
 
 
@@ -246,8 +249,13 @@ def webhook(folder: Path, stack: contextlib.ExitStack, api: standin.Server | Non
     if api is None:
         return stack.enter_context(running.running(folder))
     prelude = IN_A_CLUSTER.format(folder=str(api.folder))
+    (folder / "defaults.yaml").touch()
     served = running.running(
-        folder, prelude=prelude, KUBERNETES_SERVICE_HOST=api.host, KUBERNETES_SERVICE_PORT=api.port
+        folder,
+        prelude=prelude,
+        KUBERNETES_SERVICE_HOST=api.host,
+        KUBERNETES_SERVICE_PORT=api.port,
+        DEFAULTS_FILE=str(folder / "defaults.yaml"),
     )
     return stack.enter_context(served)
 
@@ -366,6 +374,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
 
         dark.swallow = dark_03.swallow = True
         far.delay = 1.2
+        (faulty / "defaults.yaml").write_text("default: {}")
         gone.kill()
         faulty_api.api.faults.append(standin.Fault(status=500, times=1_000_000, resource="pods"))
         done = threading.Event()
@@ -459,6 +468,7 @@ def test_the_dashboard_counts_what_is_wrong(laboratory: Laboratory) -> None:
 
 WAL = 'litestream_total_wal_bytes{namespace="a", pod="p", db="d"}'
 PUT = 'litestream_replica_operation_total{namespace="a", pod="p", operation="PUT"}'
+DEFAULTS = 'litestream_hook_defaults_last_reload_successful{namespace="a", pod="p"}'
 READY = 'litestream_hook_ready{namespace="a", pod="p"}'
 EXPIRY = "litestream_hook_certificate_expiry_timestamp_seconds"
 ERRORS = 'litestream_hook_requests_total{namespace="a", pod="p", kind="Pod", outcome="error"}'
@@ -564,6 +574,16 @@ IN_TIME: dict[str, tuple[str, dict[str, str], dict[str, bool]]] = {
         {"9m": False, "10m": True, "30m": False},
     ),
     "two questions of the guard without an answer": ("LitestreamHookGuardErrors", {LOOKUPS: "0x9 2x90"}, NEVER),
+    "a file of defaults that is broken": (
+        "LitestreamHookDefaultsBroken",
+        {DEFAULTS: "1x9 0x60"},
+        {"13m": False, "16m": True, "60m": True},
+    ),
+    "a file of defaults that is mended after four minutes": (
+        "LitestreamHookDefaultsBroken",
+        {DEFAULTS: "1x9 0x3 1x90"},
+        NEVER,
+    ),
     "no webhook at all": ("LitestreamHookDown", {}, {"4m": False, "6m": True}),
     "a webhook that is never ready": ("LitestreamHookDown", {READY: "0x20"}, {"4m": False, "6m": True}),
     "a webhook that is ready": ("LitestreamHookDown", {READY: "1x20"}, {"4m": False, "19m": False}),

@@ -38,7 +38,7 @@ KINDS = [
     (of("Deployment", "extensions/v1beta1", spec={"template": TEMPLATE}),
      "spec.template.metadata.annotations", "is on a Deployment of extensions/v1beta1, which nobody looks at"),
     ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "annotations": OURS}},
-     "metadata.annotations", "else write them in a Pod template"),
+     "metadata.annotations", "else write it in Pods and Pod templates"),
     (of("Service", "serving.knative.dev/v1", spec={"template": TEMPLATE}),
      "spec.template.metadata.annotations", "as a StatefulSet or, with strategy Recreate, a Deployment"),
 ]  # fmt: skip

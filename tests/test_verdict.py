@@ -11,6 +11,8 @@ import yaml
 from injector import cli
 from injector.admission import workload
 from injector.admission.verdict import Question, judge
+from injector.annotations import operator_file
+from injector.annotations.defaults import Defaults
 from tests import reviews
 from tests.test_golden import INPUTS
 
@@ -19,23 +21,45 @@ EXAMPLE = Path(__file__).parent / "golden" / "minimal.yaml"
 OWNER = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "app", "uid": "1", "controller": True}
 
 
+OPERATORS = """\
+defaults:
+  endpoint: http://minio:9000
+  bucket: far
+  path: /data/far.db
+  single-writer: warn
+  image: x/litestream:0.5.9
+namespaces: {default: {bucket: near, sidecar: container, run-as-user: 7}}
+enforce: [secret]
+allow: {replica-path: ["{namespace}/**"]}
+"""
+
+
+def defaults(operators: str, namespace: str) -> Defaults:
+    """What an operator's file says of a namespace."""
+    return operator_file.read(operators, reviews.DEFAULTS).of(namespace)
+
+
 def objects(path: Path) -> list[Object]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def said(obj: Object, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def said(
+    obj: Object, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], operators: str = ""
+) -> tuple[int, str, str]:
     """Exit code, standard output and what is said of the object, without where it stands."""
+    (tmp_path / "defaults.yaml").write_text(operators)
     file = tmp_path / "object.yaml"
     file.write_text(yaml.safe_dump(obj, sort_keys=False))
-    code = cli.main([command, "--namespace", "default", str(file)])
+    code = cli.main([command, "--namespace", "default", "--defaults-file", f"{tmp_path}/defaults.yaml", str(file)])
     captured = capsys.readouterr()
     findings = captured.out if command == "check" else captured.err
     return code, captured.out, re.sub(rf"{re.escape(str(file))}:\d+: (\w+): {obj['kind']} [^:]*: ", r"\1: ", findings)
 
 
-def lines(obj: Object) -> list[str]:
+def lines(obj: Object, operators: str = "") -> list[str]:
     """What the command line has to say, by the webhook's answer."""
-    reply = reviews.response(obj, namespace=(obj.get("metadata") or {}).get("namespace") or "default")
+    namespace = (obj.get("metadata") or {}).get("namespace") or "default"
+    reply = reviews.response(obj, namespace=namespace, defaults=defaults(operators, namespace))
     causes = [] if reply["allowed"] else [cause["message"] for cause in reply["status"]["details"]["causes"]]
     return [*(f"error: {cause}" for cause in causes), *(f"warning: {warning}" for warning in reply.get("warnings", []))]
 
@@ -60,28 +84,36 @@ def ending(obj: Object) -> Object:
     return changed
 
 
-@pytest.mark.parametrize("change", [copy.deepcopy, owned, ending])
+cases = pytest.mark.parametrize(
+    ("change", "operators"),
+    [(copy.deepcopy, ""), (owned, ""), (ending, ""), (copy.deepcopy, OPERATORS)],
+    ids=["deepcopy", "owned", "ending", "defaults"],
+)
+
+
+@cases
 @pytest.mark.parametrize("obj", inputs())
 def test_check_says_what_the_webhook_answers(
-    obj: Object, change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    obj: Object, change: Any, operators: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = change(obj)
-    expected = lines(changed)
-    code, _, findings = said(changed, "check", tmp_path, capsys)
+    expected = lines(changed, operators)
+    code, _, findings = said(changed, "check", tmp_path, capsys, operators)
     assert code == bool(expected)
     assert all(line in findings for line in expected), findings
     assert len(re.findall("^(?:error|warning): ", findings, re.MULTILINE)) == len(expected)
 
 
-@pytest.mark.parametrize("change", [copy.deepcopy, owned, ending])
+@cases
 @pytest.mark.parametrize("obj", inputs())
 def test_inject_writes_what_the_webhook_makes_of_it(
-    obj: Object, change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    obj: Object, change: Any, operators: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = change(obj)
     namespace = changed["metadata"].get("namespace") or "default"
-    reply = reviews.response(changed, namespace=namespace)
-    code, output, findings = said(changed, "inject", tmp_path, capsys)
+    holding = defaults(operators, namespace)
+    reply = reviews.response(changed, namespace=namespace, defaults=holding)
+    code, output, findings = said(changed, "inject", tmp_path, capsys, operators)
     if not reply["allowed"]:
         assert code == 1
         assert output == ""
@@ -92,9 +124,9 @@ def test_inject_writes_what_the_webhook_makes_of_it(
         return
     written = yaml.safe_load(output)
     if changed["kind"] == "Pod":
-        assert written == reviews.injected(changed, namespace=namespace)
+        assert written == reviews.injected(changed, namespace=namespace, defaults=holding)
     elif key in workload.TEMPLATES:
-        verdict = judge(Question(key, "CREATE", changed, namespace), reviews.DEFAULTS)
+        verdict = judge(Question(key, "CREATE", changed, namespace, defaults=holding), reviews.DEFAULTS)
         assert written == verdict.after
         injected = verdict.outcome == "checked" and verdict.injection is not None
         assert (written != changed) == injected

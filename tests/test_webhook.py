@@ -239,6 +239,19 @@ def test_a_nameless_pod_gets_the_name_that_the_guard_gives() -> None:
     assert patched["metadata"]["generateName"] == "web-"
 
 
+def test_a_replica_that_was_elsewhere_until_now_is_told_to_the_author_and_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guard = Answering(CLAIM._replace(moved_from=("minio:9000/old/default/pod/web/mnt/litestream.db",)))
+    response, record = guarded(guard, reviews.pod(None, {"name": CLAIM.name}))
+    assert response["allowed"]
+    (warning,) = response["warnings"]
+    assert 'replica was "minio:9000/old/default/pod/web/mnt/litestream.db" until now' in warning
+    assert "in bucket litestream from now on, and nothing of the old one is restored" in warning
+    assert warning in caplog.text
+    assert record.warnings == 1
+
+
 def test_a_second_call_changes_the_mark_alone() -> None:
     first = jsonpatch.apply_patch(
         pod := reviews.pod(), reviews.operations(guarded(Answering(CLAIM._replace(name="web")), pod)[0])

@@ -158,7 +158,8 @@ class _Api:
     async def delete_lease(self, _: str, name: str, uid: str, version: str) -> None:
         await self._ask(Request("delete", name=name, uid=uid, version=version))
 
-    async def list_leases(self, _: str) -> AsyncIterator[list[dict[str, Any]]]:
+    async def list_leases(self, _: str, labels: Mapping[str, str] | None = None) -> AsyncIterator[list[dict[str, Any]]]:
+        assert labels is None, "asked outside of the protocol"
         records, self.clock = await self._ask(Request("list"))
         yield [_object(record) for record in records]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from injector import GROUP
 from injector.admission import workload
-from injector.admission.verdict import JUDGED, POD, key_of
+from injector.admission.verdict import JUDGED, NAMESPACE, NO_NAMESPACE_DEFAULTS, POD, key_of
 from injector.annotations.table import LABEL, group
 from injector.errors import Violation, quoted
 from injector.options import Options
@@ -38,7 +38,7 @@ def overlooked(found: Mapping[str, Any], options: Options) -> list[Violation]:
     violations = [
         Violation(f"{path}[{our_group}/…]", None, _why(key, found, path))
         for path, text in _places(found, options)
-        if path not in seen and not (text and key in JUDGED)
+        if path not in seen and not (text and key in JUDGED) and not (key == NAMESPACE and options.namespace_defaults)
     ]
     violations += [
         Violation(f"{path}[{quoted(near)[1:-1]}]", None, f"is not our group: did you mean {our_group}?")
@@ -55,6 +55,8 @@ def _seen(key: tuple[str, str]) -> Sequence[str]:
 
 
 def _why(key: tuple[str, str], found: Mapping[str, Any], path: str) -> str:
+    if key == NAMESPACE:
+        return NO_NAMESPACE_DEFAULTS
     if key in JUDGED:
         where = "metadata.annotations" if key == POD else f"{'.'.join(workload.TEMPLATES[key])}.metadata.annotations"
         return f"has no effect there: move it to {where}"

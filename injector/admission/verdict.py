@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from injector import GROUP
 from injector.admission import workload
+from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.settings import asks, ours, written
 from injector.annotations.table import STATUS, group
 from injector.errors import InvalidPod, Violation, quoted
@@ -31,6 +32,11 @@ from injector.pod.inject import Injection, inject
 from injector.pod.volumes import PREFIX
 
 POD = ("", "Pod")
+NAMESPACE = ("", "Namespace")
+NO_NAMESPACE_DEFAULTS = (
+    "is on a Namespace, where it is a default for Pods only if the operator has set NAMESPACE_DEFAULTS to true: then "
+    "add --namespace-defaults true to the command; else write it in Pods and Pod templates"
+)
 # The operations on which each kind is judged.
 JUDGED = {POD: ("CREATE",), **dict.fromkeys(workload.TEMPLATES, ("CREATE", "UPDATE"))}
 
@@ -40,7 +46,8 @@ Outcome = Literal["unchanged", "injected", "checked", "denied"]
 class Question(NamedTuple):
     """What is to be judged: an operation on an object, as an API server asks about it.
 
-    `key` is the object's API group and kind. `old` is what is stored before an UPDATE.
+    `key` is the object's API group and kind. `old` is what is stored before an UPDATE, `defaults` what holds in the
+    namespace.
     """
 
     key: tuple[str, str]
@@ -49,6 +56,7 @@ class Question(NamedTuple):
     namespace: str
     old: dict[str, Any] | None = None
     subresource: str = ""
+    defaults: Defaults = NONE
 
 
 class Verdict(NamedTuple):
@@ -82,6 +90,15 @@ def judge(question: Question, options: Options) -> Verdict:
     return _judge_pod(question, options) if question.key == POD else _judge_workload(question, options)
 
 
+def concerns_us(question: Question, options: Options) -> bool:
+    """Whether the verdict depends on what holds in the object's namespace."""
+    if question.subresource or question.operation not in JUDGED.get(question.key, ()):
+        return False
+    if question.key == POD:
+        return asks(ours(question.object.get("metadata"), group(options.variant)))
+    return workload.concerns_us(question.key, question.object, options)
+
+
 def key_of(found: Mapping[str, Any]) -> tuple[str, str]:
     """The API group and kind of an object of a manifest, as a question names them."""
     return str(found.get("apiVersion") or "").rpartition("/")[0], str(found.get("kind"))
@@ -106,7 +123,7 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
     if options.default_run_as_user == "pod":  # what gives Pods their user comes before any webhook
         options = dataclasses.replace(options, default_run_as_user=None)
     try:
-        injection = inject(pod, replica.of_pod(pod, question.namespace), options)
+        injection = inject(pod, replica.of_pod(pod, question.namespace), options, question.defaults)
     except InvalidPod as invalid:
         return Verdict("denied", "annotations", pod, invalid.violations, invalid.warnings)
     return Verdict("injected", "", injection.pod, (), injection.warnings, injection)
@@ -146,10 +163,10 @@ def _judge_workload(question: Question, options: Options) -> Verdict:
         return Verdict("denied", "malformed", found, problems)
     if workload.checked_elsewhere(found):
         return Verdict("unchanged", "owned", found)
-    examination = workload.examine(key, found, question.namespace, options)
+    examination = workload.examine(key, found, question.namespace, options, question.defaults)
     violations, warnings, injection = examination.violations, examination.warnings, examination.injection
     if question.operation == "UPDATE" and question.old and shapes.wrong(question.old, shapes.Workload) is None:
-        known = workload.examine(key, question.old, question.namespace, options).violations
+        known = workload.examine(key, question.old, question.namespace, options, question.defaults).violations
         new = workload.new_violations(violations, known, group(options.variant))
         denied = set(new)
         warnings = [*(str(violation) for violation in violations if violation not in denied), *warnings]

@@ -8,6 +8,8 @@ HTTP  what comes                                                 outcome      an
 200   what verdict.py finds none of our business                 unchanged    allowed
 200   a Pod that it injects                                      injected     allowed, JSON Patch, warnings
 200   such a Pod, while another one still writes the replica     guarded      code 403
+200   a Pod, while its Namespace's defaults can't be determined  guarded      code 403
+200   a workload, while they can't                               unchanged    allowed, with a warning
 200   a workload that it finds sound                             checked      allowed, a Deployment's label, warnings
 200   what it denies                                             denied       code 422, every violation
 500   our own fault                                              error        the API server's failurePolicy decides
@@ -23,9 +25,10 @@ import msgspec
 
 from injector.admission import review
 from injector.admission.review import Request
-from injector.admission.verdict import JUDGED, Question, Verdict, judge, namespace_of
+from injector.admission.verdict import JUDGED, POD, Question, Verdict, concerns_us, judge, namespace_of
 from injector.admission.verdict import Outcome as Judged
 from injector.admission.workload import marked
+from injector.annotations.defaults import Defaults
 from injector.errors import BadReview, quoted
 from injector.options import Options
 from injector.pod.claim import Claim, Refusal, laid
@@ -45,6 +48,13 @@ class Guard(Protocol):
 
     def ask(self, injection: Injection, *, dry_run: bool) -> Awaitable[Claim | Refusal]:
         """The injected Pod's claim to its replicas, or why it must not be created now."""
+
+
+class Defaulting(Protocol):
+    """Whoever knows what holds in a namespace at this moment."""
+
+    def of(self, namespace: str) -> Awaitable[Defaults | Refusal]:
+        """The namespace's defaults and policy, or why they can't be determined."""
 
 
 _log = logging.getLogger("injector")
@@ -73,7 +83,14 @@ class Answer(NamedTuple):
     record: Record
 
 
-async def answer(method: str, path: str, body: bytes | None, options: Options, guard: Guard | None = None) -> Answer:
+async def answer(
+    method: str,
+    path: str,
+    body: bytes | None,
+    options: Options,
+    guard: Guard | None = None,
+    defaulting: Defaulting | None = None,
+) -> Answer:
     """Answers one HTTP request.
 
     Args:
@@ -82,6 +99,7 @@ async def answer(method: str, path: str, body: bytes | None, options: Options, g
         body: as received; None if it was larger than LARGEST_BODY.
         options: the operator's.
         guard: asks the cluster for other writers; None where there is none.
+        defaulting: says what holds in a namespace; None where there are but the built-in defaults.
     """
     if path.rstrip("/") not in PATHS:
         return _plain(404, "only / and /mutate are served here", "path")
@@ -94,7 +112,7 @@ async def answer(method: str, path: str, body: bytes | None, options: Options, g
     except BadReview as bad:
         return _plain(400, str(bad), "review")
     try:
-        return await _answer(request, options, guard)
+        return await _answer(request, options, guard, defaulting)
     except BadReview as bad:
         return Answer(400, str(bad).encode(), TEXT, _record(request, "bad-request", "object"))
     except Exception:  # noqa: BLE001
@@ -108,10 +126,15 @@ def _plain(status: int, sentence: str, reason: str) -> Answer:
     return Answer(status, sentence.encode(), TEXT, Record("bad-request", reason))
 
 
-async def _answer(request: Request, options: Options, guard: Guard | None) -> Answer:
-    question = _question(request)
+async def _answer(request: Request, options: Options, guard: Guard | None, defaulting: Defaulting | None) -> Answer:
+    question, uid = _question(request), request["uid"]
+    if defaulting is not None and concerns_us(question, options):
+        defaults = await defaulting.of(question.namespace)
+        if isinstance(defaults, Refusal):
+            return _without_defaults(request, question, defaults)
+        question = question._replace(defaults=defaults)
     verdict = judge(question, options)
-    warnings, uid = verdict.warnings, request["uid"]
+    warnings = verdict.warnings
     if verdict.outcome == "denied":
         return _denied(request, verdict)
     if verdict.outcome != "injected" or verdict.injection is None:
@@ -123,6 +146,7 @@ async def _answer(request: Request, options: Options, guard: Guard | None) -> An
         answer = await guard.ask(injection, dry_run=bool(request.get("dryRun")))
         if isinstance(answer, Claim):
             claim = answer
+            warnings = [*warnings, *_moved(request, injection, claim)]
         elif injection.settings.single_writer == "warn":
             warnings = [*warnings, answer.message]
         else:
@@ -132,6 +156,29 @@ async def _answer(request: Request, options: Options, guard: Guard | None) -> An
     operations = diff(question.object, laid(verdict.after, claim))
     body = review.patched(uid, operations, warnings, audit)
     return _reviewed(request, body, "injected", "patched" if operations else "already-injected", warnings)
+
+
+def _moved(request: Request, injection: Injection, claim: Claim) -> list[str]:
+    """What is to be said of replicas that were elsewhere; in the log too, as few look at what a controller is told."""
+    if not claim.moved_from:
+        return []
+    before, now = (quoted(", ".join(places), 300) for places in (claim.moved_from, injection.replicas.values()))
+    text = (
+        f"the workload's replica was {before} until now, is {now} in bucket {injection.settings.bucket} from now on, "
+        "and nothing of the old one is restored. If a change of defaults did that, write the old endpoint, bucket and "
+        "replica-path in the Pod's annotations, or copy the old one's files to the new place before a Pod writes there"
+    )
+    _log.warning("%s (uid %s)", text, quoted(request["uid"]))
+    return [text]
+
+
+def _without_defaults(request: Request, question: Question, why: Refusal) -> Answer:
+    """A Pod waits for its controller's next try; of a workload nothing can be said, and its Pods are judged later."""
+    if question.key == POD:
+        body = review.denied(request["uid"], 403, why.message)
+        return _reviewed(request, body, "guarded", "unknown-defaults", [])
+    warnings = [f"nothing was checked: {why.message}"]
+    return _reviewed(request, review.allowed(request["uid"], warnings), "unchanged", "unknown-defaults", warnings)
 
 
 def _question(request: Request) -> Question:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from injector.annotations import settings
+from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import without_credentials
 from injector.annotations.table import BY_KEY, LABEL, group
 from injector.errors import InvalidPod, Violation
@@ -143,7 +144,9 @@ def identity(key: tuple[str, str], workload: Mapping[str, Any], namespace: str) 
     return replica.of_replica_set(namespace, name, labels)
 
 
-def examine(key: tuple[str, str], workload: Mapping[str, Any], namespace: str, options: Options) -> Examination:
+def examine(
+    key: tuple[str, str], workload: Mapping[str, Any], namespace: str, options: Options, defaults: Defaults = NONE
+) -> Examination:
     """Judges a workload as the Pods that it will make.
 
     Args:
@@ -151,6 +154,7 @@ def examine(key: tuple[str, str], workload: Mapping[str, Any], namespace: str, o
         workload: the object, of the shape `shapes.Workload`.
         namespace: of the request or the object.
         options: the operator's.
+        defaults: what holds in the namespace.
     """
     our_group = group(options.variant)
     *outer, (template_path, _) = list(_metadata(key, workload)) or [("", {})]
@@ -172,11 +176,12 @@ def examine(key: tuple[str, str], workload: Mapping[str, Any], namespace: str, o
         return Examination(None, violations, [])
     injection, warnings = None, []
     try:
-        injection = inject(pod, identity(key, workload, namespace), options)
+        injection = inject(pod, identity(key, workload, namespace), options, defaults)
         warnings = injection.warnings
     except InvalidPod as invalid:
         violations += invalid.violations
         warnings = invalid.warnings
+    own = {**defaults.under(own), **own}
     policy = own.get("single-writer", BY_KEY["single-writer"].default)
     if (revision := _of_knative(workload.get("metadata") or {})) is not None:
         writers = [Violation("metadata.ownerReferences", f"{revision['kind']} {revision['name']}", KNATIVE)]

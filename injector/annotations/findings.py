@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from injector.errors import InvalidPod, Violation
@@ -11,11 +12,15 @@ MOST = 500  # violations: nobody reads on, and databases times variables, say, c
 
 @dataclass
 class Findings:
-    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once."""
+    """What is found wrong (violations) or risky (warnings) with one Pod, gathered so that all is told at once.
+
+    `origins` says, in words, where the values of keys come from that the Pod's author did not write.
+    """
 
     group: str
     violations: list[Violation] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
         """The full key of an annotation of our group."""
@@ -24,7 +29,9 @@ class Findings:
     def deny(self, name: str, value: str | None, expected: str) -> None:
         """Notes that the annotation of this name (below the group) is wrong; credentials in a URL are not repeated."""
         shown = None if value is None else without_credentials(name, value)
-        self.deny_field(self.key(name), shown, expected)
+        origin = None if shown is None else self.origins.get(name)
+        whose = f" (the value is of {origin})" if origin else ""
+        self.deny_field(self.key(name), shown, expected + whose)
 
     def deny_field(self, path: str, value: str | None, expected: str) -> None:
         """Notes that the field of the Pod at this path (`spec.os`) is wrong.

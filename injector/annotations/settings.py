@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import Findings
 from injector.annotations.table import (
     ANNOTATIONS,
@@ -88,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: LogLevel
     single_writer: SingleWriter
     options: Options  # the operator's
+    defaults: Defaults
     given: frozenset[str]  # keys that the author wrote
     broken: frozenset[str]  # keys whose value is wrong: their default stands in, so that the rest can be checked
 
@@ -109,24 +111,32 @@ def asks(own: Mapping[str, Any]) -> bool:
     return bool(own) and own.get("inject") != "false"
 
 
-def read(own: Mapping[str, str], options: Options, findings: Findings) -> Settings:
-    """Settings from our annotations; what is wrong goes to the findings, with the default in its place.
+def read(own: Mapping[str, str], options: Options, findings: Findings, defaults: Defaults = NONE) -> Settings:
+    """Settings from our annotations; what is wrong goes to the findings, with the built-in default in its place.
 
     Args:
         own: our annotations by their key below the group, all of them strings.
         options: the operator's options, for defaults.
         findings: takes the violations and warnings.
+        defaults: what holds in the namespace for keys that are not there, and what may not be written.
     """
-    read_values, broken = _read_each(own, options, findings)
+    others = defaults.under(own)
+    findings.origins = {key: defaults.used[key].origin for key in others}
+    texts = {**others, **own}
+    read_values, broken = _read_each(texts, options, findings)
     _check_keys(own, findings)
-    version = _version(own, read_values, broken, findings)
+    for warning in defaults.warnings:
+        findings.warn(warning)
+    version = _version(texts, read_values, broken, findings)
     settings = Settings(
         **{**read_values, "litestream_version": version},
         options=options,
+        defaults=defaults,
         given=frozenset(own),
         broken=frozenset(broken),
     )
-    _check_together(settings, own, findings)
+    _check_together(settings, texts, findings)
+    _check_policy(settings, texts, findings)
     return settings
 
 
@@ -145,11 +155,16 @@ def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> 
     return result, broken
 
 
+def built_in(options: Options) -> dict[str, str | None]:
+    """The texts that hold where nobody writes one: the table's, and those of the operator's options."""
+    texts = {annotation.key: annotation.default for annotation in ANNOTATIONS if annotation.key != "inject"}
+    return texts | {"image": options.default_image, "init-image": options.init_image}
+
+
 @functools.lru_cache(maxsize=8)
 def _defaults(options: Options) -> Mapping[str, Any]:
-    texts = {annotation.key: annotation.default for annotation in ANNOTATIONS if annotation.key != "inject"}
-    texts |= {"image": options.default_image, "init-image": options.init_image}
-    return {key.replace("-", "_"): None if text is None else BY_KEY[key].read(text) for key, text in texts.items()}
+    texts = built_in(options).items()
+    return {key.replace("-", "_"): None if text is None else BY_KEY[key].read(text) for key, text in texts}
 
 
 def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
@@ -226,7 +241,7 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
         findings.deny(
             "restore-from", own["restore-from"], f'contradicts {findings.key("restore")} "off": remove one of them'
         )
-    if settings.auth == "ambient" and "secret" in own:
+    if settings.auth == "ambient" and "secret" in settings.given:
         findings.warn(f'{findings.key("secret")} has no effect with {findings.key("auth")} "ambient"')
     if sound("retention", "snapshot-interval") and settings.retention.seconds < settings.snapshot_interval.seconds:
         findings.warn(
@@ -244,6 +259,26 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
             "which costs requests and CPU: 100ms or more will do"
         )
     _check_version(settings, findings)
+
+
+def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findings) -> None:
+    """What the operator does not let a Pod, or its Namespace, choose. Of replicas' paths, replica.py says it."""
+    defaults, options = settings.defaults, settings.options
+    if not defaults.enforce and not defaults.allow:
+        return
+    if defaults.enforce:
+        defaults.check_enforced(defaults.enforce - settings.broken, texts, built_in(options), findings)
+    used = {"bucket": settings.bucket, "image": settings.image.reference}
+    used["endpoint"] = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
+    if settings.auth == "secret":
+        used["secret"] = settings.secret
+    if settings.init_image.reference not in (options.init_image, defaults.operator.get("init-image")):
+        used["init-image"] = settings.init_image.reference
+    for key, text in used.items():
+        if key not in settings.broken:
+            defaults.check_allowed(key, text, findings, given=texts.get(key))
+    if settings.endpoint is not None:
+        defaults.check_server(settings.endpoint, findings)
 
 
 def _check_version(settings: Settings, findings: Findings) -> None:

@@ -109,14 +109,17 @@ def similar(word: str, words: list[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def table(defaults: Mapping[str, str] | None = None) -> str:
+def table(defaults: Mapping[str, str] | None = None, sources: Mapping[str, str] | None = None) -> str:
     """The annotations as a Markdown table, for docs/annotations.md and the command line.
 
     Args:
         defaults: the operator's, by key, where they replace the table's own.
+        sources: where each default comes from, by key, if that is to be shown too.
     """
-    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    between = " from |" if sources is not None else ""
+    rows = [f"| key | default |{between} meaning |", f"| --- | --- |{' --- |' if between else ''} --- |"]
     for key, own_default, _, meaning in ANNOTATIONS:
         default = (defaults or {}).get(key, own_default)
-        rows.append(f"| `{key}` | {f'`{default}`' if default else ''} | {meaning} |")
+        source = f" {sources.get(key, '')} |" if sources is not None else ""
+        rows.append(f"| `{key}` | {f'`{default}`' if default else ''} |{source} {meaning} |")
     return "\n".join(rows)

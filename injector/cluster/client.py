@@ -1,4 +1,4 @@
-"""The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod.
+"""The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod, a Namespace.
 
 lightkube is not used: it does not retry, and costs each serving process 8 MB more and three times the import time, for
 a few kinds of request.
@@ -32,6 +32,7 @@ Body = Object | list[Object]
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
 USER_AGENT = f"litestream-hook/{__version__}"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object, and nothing else
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
 UNFIT = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)  # what a JSON Patch does not fit
 LIMIT = 7.0  # seconds for a call with all of its retries: less than the guard's patience, so that it says why
@@ -83,8 +84,8 @@ class _Resource(NamedTuple):
         return f"{self.plural}{name}" + (f" in namespace {quoted(self.namespace)}" if self.namespace else "")
 
     def rule(self, verb: str) -> str:
-        """The RBAC rule that allows `verb`; creating can't be bound to a name, and a Lease's is a hash."""
-        bound = self.name and verb != "create" and self.plural != "leases"
+        """The RBAC rule that allows `verb`; creating can't be bound to a name, nor Leases and Namespaces."""
+        bound = self.name and verb != "create" and self.plural not in ("leases", "namespaces")
         names = f', resourceNames: ["{self.name}"]' if bound else ""
         return f'apiGroups: ["{self.group}"], resources: ["{self.plural}"]{names}, verbs: ["{verb}"]'
 
@@ -197,9 +198,11 @@ class Cluster:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def list_leases(self, namespace: str) -> AsyncIterator[list[Object]]:
-        """All Leases of the namespace, page by page: whoever may create Pods can make many."""
+    async def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, or those with these labels, page by page: there can be very many."""
         page = {"limit": str(PAGE)}
+        if labels:
+            page["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
         while True:
             found = _decoded(
                 await self._call("GET", "list", _leases(namespace), parameters=page), _List, "list of Leases"
@@ -214,6 +217,17 @@ class Cluster:
         pods = _Resource("", "v1", "pods", namespace)
         content = await self._call("GET", "list", pods, parameters={"fieldSelector": f"metadata.name={name}"})
         return next(iter(_decoded(content, _List, "list of Pods").items or []), None)
+
+    async def get_namespace(self, name: str) -> Object | None:
+        """The metadata of a Namespace; None where there is none."""
+        namespaces = _Resource("", "v1", "namespaces", None, name)
+        try:
+            content = await self._call("GET", "get", namespaces, accept=METADATA)
+        except ClusterError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return _decoded(content, Object, "Namespace's metadata")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -253,12 +267,13 @@ class Cluster:
         body: Body | None = None,
         content_type: str = "application/json",
         about: str | None = None,
+        accept: str = "application/json",
     ) -> bytes:
         what = f"{verb} {resource._replace(name=about)}"
         query = {"fieldManager": FIELD_MANAGER} if method in WRITES else parameters or {}
         target = f"{resource.path}?{urlencode(query)}".removesuffix("?")
         data = None if body is None else msgspec.json.encode(body)
-        kind = {} if data is None else {"Content-Type": content_type}
+        kind = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
         trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(LIMIT):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import secrets
@@ -30,6 +31,11 @@ logger = logging.getLogger(__name__)
 PATIENCE = 8.0  # seconds for an answer, waiting included: the API server waits 10 for ours
 SWEPT_AFTER = timedelta(days=1)
 SWEEP_SECONDS = 6 * 3600.0
+PLACE = {
+    "endpoint",
+    "bucket",
+    "replica-path",
+}  # of a Pod that writes all of them, no change of defaults moves a replica
 IN_FLIGHT = 16  # questions at a time; the others wait
 WAITING = 256  # each with its Pod in memory, and more come from a controller's next try
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # those of the API server's own generated names
@@ -54,8 +60,8 @@ class Api(Protocol):
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
 
-    def list_leases(self, namespace: str) -> AsyncIterator[list[Object]]:
-        """All Leases of the namespace, page by page."""
+    def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, or those with these labels, page by page."""
 
     async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """The whole Pod, as of this moment; None where there is none."""
@@ -119,8 +125,24 @@ class Guard:
         except (ClusterError, TimeoutError) as error:
             self._observe("unknown", time.perf_counter() - start)
             return self._unknown(asks, str(error) or f"the Kubernetes API did not answer within {PATIENCE:g} s")
-        self._observe("free" if isinstance(answer, Claim) else "taken", time.perf_counter() - start)
-        return answer
+        taken = time.perf_counter() - start
+        self._observe("free" if isinstance(answer, Claim) else "taken", taken)
+        if not isinstance(answer, Claim) or not answer.new:
+            return answer
+        known = settings.given >= PLACE
+        moved_from = () if known else await self._moved_from(asks, places, PATIENCE - taken)
+        return answer._replace(new=False, moved_from=moved_from)
+
+    async def _moved_from(self, asks: Asks, places: Collection[Place], seconds: float) -> tuple[str, ...]:
+        """Where the workload's replicas were until now, as far as the API tells in time: it stops no Pod."""
+        wanted = {rules.name_of(place): place for place in places}
+        with contextlib.suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                labels = rules.owner_label(asks.namespace, asks.workload)
+                pages = [page async for page in self._api.list_leases(self._home, labels)]
+            found = filter(rules.ours, itertools.chain(*pages))
+            return tuple(sorted(filter(None, (rules.moved_from(each, asks, wanted) for each in found))))
+        return ()
 
     def _unknown(self, asks: Asks, why: str) -> Claim | Refusal:
         if self._on_error == "allow":
@@ -172,7 +194,8 @@ class Guard:
             (rules.wish(asks, name, looks[name], take, mark), wanted[name], take.alone) for name, take in takes.items()
         ]
         refusal = await self._take_all(wishes)
-        return refusal or Claim(asks.name, mark, tuple(wanted))
+        new = all(look.lease is None for look in looks.values())
+        return refusal or Claim(asks.name, mark, tuple(wanted), new)
 
     async def sweep(self) -> int:
         """Delete the Leases that are a day old and whose holder is gone; how many. Raises ClusterError."""

@@ -30,6 +30,7 @@ EXPIRY = timedelta(seconds=75)
 AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:.+\.)?(?P<partition>amazonaws\.com(?:\.cn)?)")
 DEFAULT_PORTS = (None, 80, 443)
 PREFIX = "replica-"
+LONGEST_LABEL = 63
 ENDED = ("Succeeded", "Failed")
 
 
@@ -64,6 +65,11 @@ def location(place: Place) -> str:
     elif url.port not in DEFAULT_PORTS:
         host = f"{host}:{url.port}"
     return "/".join((host, *filter(None, path)))
+
+
+def owner_label(namespace: str, workload: str) -> dict[str, str]:
+    """The label that all Leases of one workload's Pods have."""
+    return {f"{GROUP}/workload": hashlib.sha256(f"{namespace}/{workload}".encode()).hexdigest()[:LONGEST_LABEL]}
 
 
 def name_of(place: Place) -> str:
@@ -163,6 +169,7 @@ def write(lease: Lease, namespace: str, place: Place) -> Object:
         "metadata": {
             "name": lease.name,
             "namespace": namespace,
+            "labels": owner_label(lease.holder.namespace, lease.workload),
             "annotations": {
                 f"{GROUP}/replica": location(place),
                 f"{GROUP}/workload": lease.workload,
@@ -225,6 +232,19 @@ class Take(NamedTuple):
 def lives(name: str, pod: Mapping[str, Any] | None) -> bool:
     """Whether a Pod is a living writer of the Lease's replica: it has not ended, and its spec names the Lease."""
     return pod is not None and not ended(pod) and name in carried(pod).leases
+
+
+def moved_from(found: Object, asks: Asks, wanted: Mapping[str, Place]) -> str | None:
+    """The replica's place that a Lease of the same workload stands for, where it is none of those that are wanted.
+
+    Pods of a DaemonSet have a replica on each node: of theirs, only one of the same path is the same one elsewhere.
+    """
+    lease = read(found)
+    if lease.name in wanted or (lease.holder.namespace, lease.workload) != (asks.namespace, asks.workload):
+        return None
+    place: str = found["metadata"]["annotations"].get(f"{GROUP}/replica", "")
+    same = any(place.endswith(f"/{each.path}") for each in wanted.values())
+    return place if same or not asks.workload.startswith("daemonset/") else None
 
 
 def ended(pod: Mapping[str, Any]) -> bool:

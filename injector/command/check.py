@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from injector.admission.overlooked import asked_for
-from injector.admission.sharing import Sharing
 from injector.command import FOUND, UNREADABLE
 from injector.command import files as manifest_files
-from injector.command.examine import Finding, examine
+from injector.command.examine import Finding, beside, examine
 from injector.command.objects import objects
 from injector.command.progress import Progress
 from injector.options import Options
@@ -34,11 +33,11 @@ def run(
     with Progress() as progress:
         read = list(manifest_files.read(names))
         documents = [(file.name, document) for file in read for document in file.documents]
-        sharing = Sharing()
+        others = beside([document for _, document in documents], chosen)
         found = [
             finding
             for name, document in progress.each(documents, "documents")
-            for finding in examine(name, document, namespace, chosen, sharing, injecting=False).findings
+            for finding in examine(name, document, namespace, chosen, others, injecting=False).findings
         ]
     unreadable = [Finding(file.name, file.line, "error", file.problem) for file in read if file.problem]
     each = [item for _, document in documents for _, item in objects(document.value)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from injector.admission.namespaces import Namespaces
 from injector.admission.overlooked import overlooked
 from injector.admission.sharing import Sharing
 from injector.admission.verdict import Question, Verdict, judge, key_of, namespace_of
@@ -44,8 +45,20 @@ class Result(NamedTuple):
     findings: list[Finding]
 
 
+class Beside(NamedTuple):
+    """What the objects beside one say of it: the Namespaces of its defaults, and those that share a replica."""
+
+    namespaces: Namespaces
+    sharing: Sharing
+
+
+def beside(documents: Sequence[Document], chosen: Options) -> Beside:
+    """What is known of all documents of a call before the first is examined. Raises InvalidDefaults."""
+    return Beside(Namespaces((each for one in documents for _, each in objects(one.value)), chosen), Sharing())
+
+
 def examine(
-    file: str, document: Document, namespace: str, chosen: Options, sharing: Sharing, *, injecting: bool
+    file: str, document: Document, namespace: str, chosen: Options, others: Beside, *, injecting: bool
 ) -> Result:
     """What the webhook would do to (each object of) a document.
 
@@ -54,22 +67,24 @@ def examine(
         document: of the manifest.
         namespace: of objects that name none; empty: it is not known.
         chosen: the operator's options.
-        sharing: of the objects before.
+        others: what is known of all documents.
         injecting: whether the document is to be written, which one template for several replicas can't be.
     """
     after, findings, places = document.value, [], Places(document)
     our_group = group(chosen.variant)
     for path, found in objects(document.value):
-        question = Question(key_of(found), "CREATE", found, namespace_of(found, namespace or "default"))
+        place = namespace_of(found, namespace or "default")
+        question = Question(key_of(found), "CREATE", found, place, defaults=others.namespaces.of(place))
         verdict = judge(question, chosen)
-        wrong = [*verdict.violations, *sharing.others(question, verdict), *overlooked(found, chosen)]
+        mistakes, risks = others.namespaces.problems(found)
+        wrong = [*verdict.violations, *others.sharing.others(question, verdict), *overlooked(found, chosen), *mistakes]
         if injecting:
             wrong += [*_unplaced(found, namespace, verdict), *([verdict.only_webhook] if verdict.only_webhook else [])]
         about = name_of(found, namespace or "default")
         for violation in wrong:
             line = places.line(path, violation.field, our_group)
             findings.append(Finding(file, line, "error", str(violation), about, violation.field))
-        findings += [Finding(file, places.line(path), "warning", each, about) for each in verdict.warnings]
+        findings += [Finding(file, places.line(path), "warning", each, about) for each in [*verdict.warnings, *risks]]
         if not wrong:
             after = put(after, path, verdict.after)
     return Result(after, findings)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from injector.admission.sharing import Sharing
 from injector.command import FOUND, UNREADABLE
 from injector.command import files as manifest_files
 from injector.command.edit import LOST, written
-from injector.command.examine import Finding, examine
+from injector.command.examine import Finding, beside, examine
 from injector.command.progress import Progress
 from injector.options import Options
 
@@ -27,11 +26,12 @@ def run(names: Sequence[str], namespace: str, chosen: Options) -> int:
         for problem in problems:
             print(problem, file=sys.stderr)
         return UNREADABLE
-    texts, findings, sharing = [], [], Sharing()
+    texts, findings = [], []
     with Progress() as progress:
         documents = [(file.name, document) for file in read for document in file.documents]
+        others = beside([document for _, document in documents], chosen)
         for name, document in progress.each(documents, "documents"):
-            result = examine(name, document, namespace, chosen, sharing, injecting=True)
+            result = examine(name, document, namespace, chosen, others, injecting=True)
             text, kept = written(document, result.after)
             findings += result.findings
             if not kept:

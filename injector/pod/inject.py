@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
+from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
@@ -44,7 +45,7 @@ class _Built(NamedTuple):
     volumes: list[Object]
 
 
-def inject(pod: Object, identity: Identity, options: Options) -> Injection:
+def inject(pod: Object, identity: Identity, options: Options, defaults: Defaults = NONE) -> Injection:
     """The Pod with Litestream in it; what is not ours stays the very same object.
 
     Args:
@@ -52,12 +53,13 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
             injected ones too.
         identity: whose databases they are, for the paths of their replicas.
         options: the operator's.
+        defaults: what holds in the Pod's namespace.
 
     Raises:
         InvalidPod: with every violation, and the warnings.
     """
     findings = Findings(group(options.variant))
-    plan, earlier = _plan(cast("Pod", pod), identity, options, findings)
+    plan, earlier = _plan(cast("Pod", pod), identity, options, defaults, findings)
     findings.end()
     built = _build(plan, findings)
     if earlier:
@@ -69,12 +71,18 @@ def inject(pod: Object, identity: Identity, options: Options) -> Injection:
     return Injection(injected, findings.warnings, plan.settings, dict(plan.replicas), identity)
 
 
-def _plan(pod: Pod, identity: Identity, options: Options, findings: Findings) -> tuple[Plan, Status | None]:
+def _plan(
+    pod: Pod, identity: Identity, options: Options, defaults: Defaults, findings: Findings
+) -> tuple[Plan, Status | None]:
     """What is to be done with a Pod, and the status of an earlier call."""
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
     own = ours(metadata, findings.group)
-    settings = read_settings(own, options, findings)
-    earlier = status.read(own, settings.containers, _names(spec, "initContainers", "containers"), findings)
+    earlier = status.read(own, _names(spec, "initContainers", "containers"), findings)
+    if earlier:
+        defaults = defaults.recorded(earlier.defaults)
+    settings = read_settings(own, options, findings, defaults)
+    if earlier and not status.fits(earlier, own, settings.containers, findings):
+        earlier = None
     if earlier is None and STATUS not in own:
         _check_names(spec, findings)
     targets = target.targets(spec, settings, earlier.containers if earlier else None, findings)

@@ -219,7 +219,7 @@ def _fill(
     if missing:
         reasons = "; ".join(dict.fromkeys(identity.unknown[name] for name in missing))
         what = ", ".join(f"{{{name}}}" for name in missing)
-        value = template if key in settings.given else None
+        value = template if key in {*settings.given, *settings.defaults.used} else None
         findings.deny(
             key,
             value,
@@ -236,6 +236,12 @@ def _fill(
     wrong = {why for path in filled.values() if (why := values.wrong_replica_path(path)) is not None}
     if wrong:
         findings.deny(key, template, f"gives a path that {'; '.join(sorted(wrong))}")
+    below = f"{settings.options.replica_prefix}/" if settings.options.replica_prefix and key == "restore-from" else ""
+    for path in filled.values():
+        # A whole path in the bucket that is not below the operator's prefix is none that a pattern allows.
+        within = path.removeprefix(below) if path.startswith(below) else f"/{path}"
+        if not settings.defaults.check_allowed(key, within, findings, given=template):
+            break
     shared = _shared(filled)
     if shared:
         findings.deny(

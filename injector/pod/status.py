@@ -20,7 +20,8 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 
     `databases` maps each database to the path of its replica in the bucket, `containers` names those that
     use them, `grace_period` is the application's own, in seconds, before the webhook raised it. `image`, `init_image`
-    (where init has another one) and `resources` are what was set in our containers.
+    (where init has another one) and `resources` are what was set in our containers. `defaults` are the values, beside
+    the Pod's own, that were used: another call keeps them, whatever has changed since.
     """
 
     version: str
@@ -32,6 +33,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     grace_period: int
     init_image: str | None = None
     resources: dict[str, dict[str, str]] = {}
+    defaults: dict[str, str] = {}
 
 
 def write(plan: Plan) -> str:
@@ -47,18 +49,16 @@ def write(plan: Plan) -> str:
         plan.grace,
         image if (image := containers.init_image(plan.settings)) != plan.settings.image.reference else None,
         containers.resources(plan.settings),
+        settings.defaults.under(dict.fromkeys(settings.given, "")),
     )
     return msgspec.json.encode(status).decode()
 
 
-def read(
-    own: Mapping[str, Any], asked: Sequence[str] | None, present: Sequence[str], findings: Findings
-) -> Status | None:
+def read(own: Mapping[str, Any], present: Sequence[str], findings: Findings) -> Status | None:
     """The status of an earlier call, or None. One that does not parse, or names other containers, is a violation.
 
     Args:
         own: the Pod's annotations of our group.
-        asked: containers that the annotation `containers` names; None without it.
         present: names of the Pod's containers.
         findings: takes the violation.
     """
@@ -78,9 +78,6 @@ def read(
     if missing := sorted(set(names).difference(present)):
         _deny(text, f"names {_absent(missing, 'container')}", findings)
         return None
-    if asked is not None and set(asked) != set(names):
-        _deny(text, "was written for other containers", findings)
-        return None
     return status
 
 
@@ -89,6 +86,21 @@ def earlier(status: Status | None) -> Earlier:
     if status is None:
         return Earlier()
     return Earlier(frozenset(filter(None, (status.image, status.init_image))), status.resources)
+
+
+def fits(status: Status, own: Mapping[str, Any], asked: Sequence[str] | None, findings: Findings) -> bool:
+    """Whether a status is of the containers that are asked for now; if not, that is a violation.
+
+    Args:
+        status: of an earlier call.
+        own: the Pod's annotations of our group.
+        asked: containers that the annotation `containers` names; None without it.
+        findings: takes the violation.
+    """
+    if asked is None or set(asked) == set(status.containers):
+        return True
+    _deny(own[STATUS], "was written for other containers", findings)
+    return False
 
 
 def check(status: Status, replicas: Mapping[str, str], missing: Sequence[str], findings: Findings) -> None:

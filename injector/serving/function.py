@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from injector import options
 from injector.admission import webhook
 from injector.serving import log, metrics
+from injector.serving.defaulting import Defaulting
 from injector.serving.large import BYTES, Busy, Large
 
 PIECE_BYTES = 32 * 1024  # of an answer: most are smaller
@@ -24,8 +25,9 @@ BODY_SECONDS = 10  # the API server's own time limit for a webhook
 async def mutate(request: Request) -> Response:
     """Answers one HTTP request: an AdmissionReview in, an AdmissionReview out (see injector/admission/webhook.py).
 
-    `injector.serving.server` puts its options and guard into the application's state. Under plain functions-framework
-    the options are the environment's, there is no guard, and the log is set up by the first request.
+    `injector.serving.server` puts its options, guard and defaulting into the application's state. Under plain
+    functions-framework the options are the environment's, DEFAULTS_FILE is read once, nobody asks the Kubernetes API,
+    and the log is set up by the first request.
     """
     start = time.perf_counter()
     answer, headers = await _answer(request)
@@ -57,7 +59,8 @@ class _Sent(Response):
 async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | None]:
     state = request.app.state
     if not hasattr(state, "options"):
-        state.options, state.guard = options.read(os.environ), None
+        chosen = options.read(os.environ)
+        state.defaulting, state.guard, state.options = Defaulting(chosen), None, chosen
         log.configure(state.options)
     if not hasattr(state, "large"):
         state.large = Large()

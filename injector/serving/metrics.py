@@ -73,6 +73,12 @@ guard_duration = Histogram(
     registry=registry,
     buckets=MICROSECONDS_TO_TIMEOUT,
 )
+defaults_sound = Gauge(
+    "litestream_hook_defaults_last_reload_successful",
+    "1 while the operator's file is used as it is, 0 while what it said before goes on because it is broken",
+    registry=registry,
+)
+defaults_sound.set(1)
 connections = Gauge("litestream_hook_connections", "Open connections, handshakes included", ["port"], registry=registry)
 connections_ended = Counter(
     "litestream_hook_connections_ended",
@@ -117,6 +123,11 @@ def guard_lookup(result: str, seconds: float) -> None:
     """Count one question to the API: `result` is one of LOOKUPS."""
     guard_lookups.labels(result).inc()
     guard_duration.observe(seconds)
+
+
+def defaults_reloaded(sound: bool) -> None:  # noqa: FBT001 (told by its one caller)
+    """Show whether the operator's file could be used when it changed."""
+    defaults_sound.set(sound)
 
 
 def certificate(source: str, not_after: datetime) -> None:

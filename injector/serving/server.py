@@ -21,8 +21,12 @@ import uvloop
 
 from injector import __version__, tls
 from injector.admission.webhook import TEXT
+from injector.annotations.table import group
 from injector.cluster import client, guard
+from injector.cluster.namespaces import Namespaces
+from injector.errors import InvalidOptions
 from injector.serving import function, log, metrics
+from injector.serving.defaulting import Defaulting
 from injector.serving.listener import Listener
 
 if TYPE_CHECKING:
@@ -47,13 +51,13 @@ class ListenError(Exception):
 def serve(chosen: Options) -> int:
     """Serve until SIGTERM or SIGINT, then finish what was begun; the exit code, 0 if all went well.
 
-    1: a port can't be served on, or there is no usable certificate; the last line says why.
+    1: a port can't be served on, or there is no usable certificate or DEFAULTS_FILE; the last line says why.
     """
     log.configure(chosen)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(chosen))
-        except (ListenError, tls.BadCertificate) as problem:
+        except (ListenError, tls.BadCertificate, InvalidOptions) as problem:
             log.event(logging.ERROR, str(problem))
             return 1
     return 0
@@ -93,7 +97,8 @@ async def _serve(chosen: Options) -> None:
         "mutate", function.__file__, "http", function, function.__spec__
     )
     writers = _guard(chosen, api)
-    app.state.options, app.state.guard = chosen, writers
+    defaulting = _defaulting(chosen, api)
+    app.state.options, app.state.guard, app.state.defaulting = chosen, writers, defaulting
     webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
     pages = [
         _listener(
@@ -121,6 +126,8 @@ async def _serve(chosen: Options) -> None:
     looking_after = [starting, asyncio.create_task(_forever("certificates", certificates.run))]
     if writers is not None:
         looking_after.append(asyncio.create_task(_forever("the guard's sweep", writers.run)))
+    if chosen.defaults_file:
+        looking_after.append(asyncio.create_task(_forever("the look at the operator's file", defaulting.run)))
     _settle()
     _announce(chosen, webhook, pages, certificates)
     await asyncio.wait({stopped, serving, *others}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,6 +188,19 @@ def _guard(chosen: Options, api: client.Cluster | None) -> guard.Guard | None:
         logging.getLogger(log.ROOT).warning("the single-writer guard is off: there is no Kubernetes API to ask")
         return None
     return guard.Guard(api, chosen.pod_namespace, chosen.guard_on_error, metrics.guard_lookup)
+
+
+def _defaulting(chosen: Options, api: client.Cluster | None) -> Defaulting:
+    """What holds in a namespace. Without a cluster no Namespace is asked for. Raises InvalidDefaults."""
+    namespaces = None
+    if chosen.namespace_defaults:
+        if api is None:
+            logging.getLogger(log.ROOT).warning(
+                "annotations of Namespaces do not count: there is no Kubernetes API to ask"
+            )
+        else:
+            namespaces = Namespaces(api, group(chosen.variant))
+    return Defaulting(chosen, namespaces, metrics.defaults_reloaded)
 
 
 def _room() -> int:
