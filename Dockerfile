@@ -1,5 +1,9 @@
-# The interpreters of all stages are Python 3.13 on Debian 13, so wheels and bytecode fit the final one.
-FROM python:3.13-slim-trixie AS packages
+# The interpreters of all stages are Python 3.13 on Debian 13, so wheels and bytecode fit the final one. A release passes
+# both with the digests of .github/bases.env.
+ARG PYTHON=python:3.13-slim-trixie
+ARG DISTROLESS=gcr.io/distroless/python3-debian13:nonroot
+
+FROM ${PYTHON} AS packages
 COPY requirements.txt /build/
 # Wheels only: nothing is compiled or run while installing. What a server never uses is left out.
 RUN python -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile \
@@ -26,7 +30,7 @@ COPY injector /app/injector
 # Bytecode that is never checked against its source: the root is read-only.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app /packages
 
-FROM gcr.io/distroless/python3-debian13:nonroot
+FROM ${DISTROLESS}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="litestream-hook" \

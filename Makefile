@@ -4,6 +4,7 @@ PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLE := examples/01-pod.yaml
+IMAGE = ghcr.io/kaidotio/litestream-hook:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' injector/__init__.py)
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make requirements"
 PYTEST := $(BIN)/python -m pytest --quiet --no-header
@@ -12,7 +13,7 @@ PARTS := $(VENV)/parts
 PART := PARTS=$(PARTS) tests/part
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast lint format golden demo bench fuzz endurance durability containers \
-	test-apiserver dev requirements
+	test-apiserver dist dev requirements
 
 help: ## Print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -31,7 +32,7 @@ setup: $(VENV)/.stamp ## Make the virtual environment with everything that is pi
 run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved file of injector/ reloads it
 	@echo "serving http://127.0.0.1:$(PORT)/mutate (Ctrl-C ends it); in another terminal, in this folder:"
 	@echo
-	@echo "  $(BIN)/python -m injector review $(EXAMPLE) | curl -sS --data-binary @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply $(EXAMPLE)"
+	@echo "  $(BIN)/python -m injector review --as-pod $(EXAMPLE) | curl -sS -d @- http://127.0.0.1:$(PORT)/mutate | $(BIN)/python -m injector apply --as-pod $(EXAMPLE)"
 	@echo
 	@FUNCTION_TARGET=mutate exec $(BIN)/uvicorn functions_framework.aio:app --host 127.0.0.1 --port $(PORT) \
 		--log-level warning --reload --reload-dir injector --reload-include '*.sh'
@@ -59,24 +60,28 @@ fuzz: setup ## Make up reviews, annotations and PEM files for half an hour; what
 endurance: setup ## Send 100,000 admissions: memory, files and threads stay as they were
 	ADMISSIONS=100000 $(BIN)/python -m pytest --timeout=0 tests/faults/test_endurance.py
 
-containers: setup ## Get from Debian what tests need that run containers or Prometheus, where that can be done
+containers: setup ## Get from Debian what tests need that run containers, Prometheus or shells, where that can be done
 	@tests/podrunner/install
 	@tests/prometheus/install
+	@tests/install-shells
 
-lint: setup ## Check style, types, scripts and the direction of imports
+lint: setup ## Check style, types, scripts, the Dockerfile, workflows and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x init.sh check.sh sidecar.sh
+	$(BIN)/shellcheck k8s/render tests/part tests/*/install .ci/run
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: setup ## Put the code into its one format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-golden: setup ## Rewrite the expected Pods and the tables in docs/; review the diff
-	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_docs.py --update
-	git diff --stat -- tests/golden docs
+golden: setup ## Rewrite the expected Pods, the reviews of examples/ and the tables in docs/; review the diff
+	-$(BIN)/python -m pytest -q tests/test_golden.py tests/test_docs.py tests/test_example_reviews.py --update
+	git diff --stat -- tests/golden docs examples
 
 demo: setup containers ## Show the whole promise with a real Litestream and a real S3 server
 	@$(BIN)/python -m tests.demo
@@ -84,8 +89,12 @@ demo: setup containers ## Show the whole promise with a real Litestream and a re
 durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite docs/durability.md (takes a while)
 	@DURABILITY=full $(BIN)/python -m pytest --quiet --no-header -n 2 --update tests/durability
 
-bench: setup ## Measure one admission, beside the cost of comparing whole Pods
+bench: setup ## Measure one admission, and the costliest requests that are known
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_command
+
+dist: setup ## Make what a release ships beside its image IMAGE (name:tag, or name:tag@sha256:...), in dist/
+	@$(BIN)/python -m tests.dist "$(IMAGE)"
 
 dev: ## Develop in a cluster: build, deploy and reload with skaffold
 	skaffold dev --port-forward

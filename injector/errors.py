@@ -45,8 +45,13 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
+def cut(text: str, limit: int = 120) -> str:
+    """A user's text for a message, of at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def quoted(value: str, limit: int = 120) -> str:
     """A user's text for a message: in double quotes, control characters escaped, cut at `limit` characters."""
-    cut = value if len(value) <= limit else value[: limit - 1] + "…"
-    plain = escaped(cut)
-    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"' if plain == cut else '"' + plain + '"'
+    short = cut(value, limit)
+    plain = escaped(short)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"' if plain == short else '"' + plain + '"'

@@ -1,40 +1,38 @@
-"""Manifests: YAML or JSON text ↔ Kubernetes objects, with everything that is not changed kept as it was written."""
+"""Manifests: YAML or JSON text → Kubernetes objects, as kubectl reads them, and where in the text each part stands."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jsonpatch
-import ruamel.yaml
 import yaml
-from ruamel.yaml.scalarstring import LiteralScalarString
-
-from injector.pod.patch import Operation
 
 _SEPARATOR = re.compile(r"^---[ \t]*(?:#.*)?(?:\r?\n|\Z)", re.MULTILINE)
-_INDENTED_SEQUENCE = re.compile(
-    r"^( *)(?:- +)*[^ #\n][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*\1 +- ", re.MULTILINE
-)
-
-
+_MERGE = "tag:yaml.org,2002:merge"
 LARGEST_DOCUMENT = 1_000_000
 
 
 class UnreadableManifest(Exception):
-    """Text that is no YAML (or JSON), with the line and what is wrong there."""
+    """Text that is no YAML (or JSON): what is wrong, and at which line."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
 
 
 class Document(NamedTuple):
-    """One document of a manifest: its number (from 1), the separator line before it, its text, and what it says."""
+    """One document of a manifest: the separator line before it, its text, what it says, and the line it begins at.
 
-    number: int
+    `json`: it is written in JSON, not YAML.
+    """
+
     separator: str
     text: str
     value: Any
+    line: int = 1
+    json: bool = False
 
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -72,21 +70,7 @@ def _construct_int(_: Any, node: yaml.ScalarNode) -> int:  # noqa: ANN401 (PyYAM
     return sign * int(digits, 0)
 
 
-def _construct_mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:  # noqa: ANN401
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, (str, int, float, bool)):
-            raise yaml.constructor.ConstructorError(None, None, "a key that is not text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
-
-
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def read(text: str) -> list[Document]:
@@ -98,13 +82,13 @@ def read(text: str) -> list[Document]:
     text = text.removeprefix("\ufeff")
     if text.lstrip().startswith(("{", "[")):
         try:
-            return [Document(1, "", text, json.loads(text))]
+            return [Document("", text, json.loads(text, object_pairs_hook=_once), json=True)]
         except ValueError:
             pass  # YAML's flow style looks the same
     documents, line = [], 1
-    for number, (separator, body) in enumerate(_split(text), 1):
+    for separator, body in _split(text):
         line += separator.count("\n")
-        documents.append(Document(number, separator, body, _parse(body, number, line)))
+        documents.append(Document(separator, body, parse(body, line), line))
         line += body.count("\n")
     return documents
 
@@ -122,91 +106,112 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
     yield separator, text[start:]
 
 
-def _parse(body: str, number: int, line: int) -> Any:  # noqa: ANN401 (any YAML value)
-    content = re.sub(r"(?m)\A(?:%[^\n]*\n)+", lambda match: "\n" * match[0].count("\n"), body)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def parse(text: str, line: int = 1) -> Any:  # noqa: ANN401 (any YAML value)
+    """What the text of one document says.
+
+    Args:
+        text: of the document, without its separator.
+        line: that the text begins at.
+
+    Raises:
+        UnreadableManifest: if it is no YAML.
+    """
     try:
-        return _unshared(yaml.load(content, _Loader), [LARGEST_DOCUMENT])  # noqa: S506 (a safe loader)
+        return _load(_content(text))
     except yaml.MarkedYAMLError as error:
         at = line + (error.problem_mark.line if error.problem_mark else 0)
-        raise UnreadableManifest(f"document {number}, line {at}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UnreadableManifest(f"document {number}: {error}") from None
+        raise UnreadableManifest(str(error.problem), at) from None
+    except RecursionError:
+        raise UnreadableManifest("it is nested too deeply, or stands for itself by an anchor", line) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UnreadableManifest(str(error), line) from None
 
 
-def _unshared(value: Any, left: list[int]) -> Any:  # noqa: ANN401 (any YAML value)
-    """A copy in which aliases are copies too, so that a change of one place changes no other.
+def composed(document: Document) -> yaml.Node | None:
+    """The nodes of a document, which know where in its text they stand; None if it has none, or can't tell."""
+    # YAML takes no tabs where JSON does; within a string JSON takes none either.
+    text = document.text.replace("\t", " ") if document.json else _content(document.text)
+    try:
+        node: yaml.Node | None = yaml.compose(text, _Base)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return node
 
-    `left` counts down the values that it may still have: aliases of aliases can stand for billions.
+
+def _content(text: str) -> str:
+    """The text with its directives as comments of the same length: PyYAML takes none without a separator."""
+    return re.sub(r"\A(?:%[^\n]*\n)+", lambda match: match[0].replace("%", "#"), text)
+
+
+def _load(text: str) -> Any:  # noqa: ANN401 (any YAML value)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _value(loader, node, [LARGEST_DOCUMENT])
+    finally:
+        loader.dispose()
+
+
+def _value(loader: Any, node: yaml.Node, left: list[int]) -> Any:  # noqa: ANN401 (PyYAML's, and any YAML value)
+    """What a node says. What an alias stands for is made anew, so that a change of one place changes no other.
+
+    `left` counts down the values that there may still be: aliases of aliases can stand for billions.
     """
     left[0] -= 1
     if left[0] < 0:
         raise ValueError(f"its anchors stand for more than {LARGEST_DOCUMENT} values")
-    if isinstance(value, dict):
-        return {key: _unshared(item, left) for key, item in value.items()}
-    return [_unshared(item, left) for item in value] if isinstance(value, list) else value
+    if node.tag == "tag:yaml.org,2002:str" and isinstance(node, yaml.ScalarNode):
+        return node.value
+    if node.tag == "tag:yaml.org,2002:map" and isinstance(node, yaml.MappingNode):
+        return _mapping(loader, node, left)
+    if node.tag == "tag:yaml.org,2002:seq" and isinstance(node, yaml.SequenceNode):
+        return [_value(loader, item, left) for item in node.value]
+    return loader.construct_object(node, deep=True)
 
 
-def patched(document: Document, operations: Sequence[Operation]) -> tuple[str, bool]:
-    """The text of a document with a JSON Patch applied, and whether its comments could be kept.
-
-    The text is edited in place where that means the same; where it does not (one anchor in several places),
-    the document is written anew.
-    """
-    wanted = jsonpatch.apply_patch(document.value, list(operations))
-    edited = _edit(document.text, operations)
-    if edited is not None:
-        try:
-            if _exactly(_parse(edited, document.number, 1)) == _exactly(wanted):
-                return edited, True
-        except UnreadableManifest:
-            pass
-    return yaml.dump(wanted, Dumper=_Dumper, sort_keys=False, width=4096, allow_unicode=True), False
+def _mapping(loader: Any, node: yaml.MappingNode, left: list[int]) -> dict[Any, Any]:  # noqa: ANN401
+    if any(key.tag == _MERGE for key, _ in node.value):
+        _merge(loader, node)
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = _value(loader, key_node, left)
+        if not isinstance(key, (str, int, float, bool)):
+            raise yaml.constructor.ConstructorError(None, None, "a key that is not text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
+        seen[key] = _value(loader, value_node, left)
+    return seen
 
 
-def _exactly(value: Any) -> str:  # noqa: ANN401 (any YAML value)
+def _merge(loader: Any, node: yaml.MappingNode) -> None:  # noqa: ANN401
+    """Puts what merge keys stand for in their place; a key of the mapping's own wins over one that is merged."""
+    own = [(key, value) for key, value in node.value if key.tag != _MERGE]
+    loader.flatten_mapping(node)
+    merged = {(key.tag, str(key.value)): (key, value) for key, value in node.value[: len(node.value) - len(own)]}
+    for key, _ in own:
+        merged.pop((key.tag, str(key.value)), None)
+    node.value = [*merged.values(), *own]
+
+
+def resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """By its first character, what plain text that kubectl takes for something else than text looks like."""
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = _Loader.yaml_implicit_resolvers
+    return found
+
+
+def as_text(value: Any) -> str:  # noqa: ANN401 (any JSON value)
     """A text that is equal for equal values of equal types only: for Python alone, 1 and true are equal."""
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(_sorted(value))
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 (PyYAML's interface)
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _represent_text)
-# Text that kubectl would take for a number or a boolean is put in quotes.
-_Dumper.yaml_implicit_resolvers = {key: list(known) for key, known in yaml.SafeDumper.yaml_implicit_resolvers.items()}
-for _first, _known in _Loader.yaml_implicit_resolvers.items():
-    _Dumper.yaml_implicit_resolvers.setdefault(_first, []).extend(_known)
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
-
-
-def _edit(text: str, operations: Sequence[Operation]) -> str | None:
-    editor = ruamel.yaml.YAML(typ="rt")
-    editor.preserve_quotes = True
-    editor.width = 1_000_000
-    editor.explicit_start = text.startswith("---")
-    if _INDENTED_SEQUENCE.search(text):
-        editor.indent(mapping=2, sequence=4, offset=2)
-    stream = io.StringIO()
-    try:
-        tree = editor.load(text)
-        ours = [{**operation, "value": _blocks(operation["value"])} if "value" in operation else operation
-                for operation in operations]  # fmt: skip
-        editor.dump(jsonpatch.apply_patch(tree, ours, in_place=True), stream)
-    except (ruamel.yaml.error.YAMLError, jsonpatch.JsonPatchException, ValueError, RecursionError):
-        return None
-    return stream.getvalue()
-
-
-def _blocks(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    """The value with texts of several lines as literal blocks, which people can read."""
-    if isinstance(value, Mapping):
-        return {key: _blocks(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_blocks(item) for item in value]
-    return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value
+def _sorted(value: Any) -> Any:  # noqa: ANN401 (any YAML value)
+    """The value with its keys in order, whatever their types are: YAML's may be numbers."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value, key=lambda key: (str(type(key)), str(key)))}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

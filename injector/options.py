@@ -6,13 +6,13 @@ import argparse
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from injector import values
 from injector.errors import InvalidOptions, quoted
 
 DEFAULT_IMAGE = values.LITESTREAM_IMAGE
-INIT_IMAGE = "busybox:1.37"
+INIT_IMAGE = "docker.io/library/busybox:1.37"
 PROXIES = (
     "istio-proxy",
     "linkerd-proxy",
@@ -71,8 +71,13 @@ def _address(value: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", _port(port)  # noqa: S104 (an empty host means every interface)
 
 
-def _uid(value: str) -> int | None:
-    return values.user_id(value) if value else None
+def _uid(value: str) -> int | Literal["pod"] | None:
+    if value == "pod":
+        return "pod"
+    try:
+        return values.user_id(value) if value else None
+    except ValueError as right:
+        raise ValueError(f"{right}, or pod") from None
 
 
 def _names(value: str) -> frozenset[str]:
@@ -109,7 +114,8 @@ OPTIONS = (
         "DEFAULT_RUN_AS_USER",
         "",
         _uid,
-        "user id of applications whose Pods name none; empty: they are denied",
+        "user id of applications whose Pods name none; pod: each Pod is given one when it is made, as on OpenShift, "
+        "so that templates pass without; empty: they are denied",
     ),
     Option("SKIP_CONTAINERS", ",".join(PROXIES), _names, "names of injected network proxies, comma-separated"),
     Option(
@@ -160,7 +166,7 @@ class Options:
     health_probe_bind_address: tuple[str, int]
     default_image: str
     init_image: str
-    default_run_as_user: int | None
+    default_run_as_user: int | Literal["pod"] | None
     skip_containers: frozenset[str]
     guard_on_error: str
     defaults_file: str

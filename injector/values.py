@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from injector.errors import quoted
 LONGEST_FILE_NAME = 255 - len("..-litestream.20261125T044105Z.999")
 LONGEST_PATH = 1024
 Object = dict[str, Any]  # a Kubernetes object (or a part of one) as it comes, so that fields we don't know survive
+# One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); Litestream's config is one.
+LONGEST_CONFIG = 120 * 1024
 MOST_NAMES = 500  # databases (their config has to fit an environment variable) or containers of one Pod
 # S3 keys end at 1024 bytes; what Litestream appends ("/ltx/0/….ltx", "/generations/…") stays under 124.
 LONGEST_REPLICA_PATH = 900
@@ -29,7 +32,7 @@ FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-LITESTREAM_IMAGE = "litestream/litestream:0.5.17"  # the release that all of this was measured with
+LITESTREAM_IMAGE = "docker.io/litestream/litestream:0.5.17"  # the release that all of this was measured with
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _QUANTITY = re.compile(
     r"(?P<number>[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+))(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?"
@@ -261,6 +264,10 @@ def database_paths(text: str) -> tuple[str, ...]:
     """
     if text.count(",") >= MOST_NAMES:
         raise ValueError(f"names more than {MOST_NAMES} databases: write fewer")
+    if len(text) > LONGEST_CONFIG:
+        raise ValueError("names more databases than one Litestream config can hold: use fewer, or shorter paths")
+    if (braces := next((found for found in re.findall(r"\{[^{}/]*+\}", text) if "," in found), None)) is not None:
+        raise ValueError(f"{quoted(braces)} is a pattern: write each path, such as /data/a.db,/data/b.db")
     paths = tuple(path.strip() for path in text.split(","))
     problems = [f"{quoted(path)} {why}" for path in paths if (why := _wrong_path(path))]
     problems = problems or _wrong_pairs(paths)
@@ -275,6 +282,8 @@ def _wrong_path(path: str) -> str | None:
         return "is not an absolute path of a file"
     if not set("*?[").isdisjoint(path):
         return "is a pattern, and would be taken for one file of that very name"
+    if re.search(r"[\s;:|]/", path):
+        return "looks like several paths, which a comma separates"
     if not path.isprintable() or not FORBIDDEN.isdisjoint(path):
         return "has a control character or one of $ ? # %"
     if any(part in ("", ".", "..") for part in parts[1:]):
@@ -300,21 +309,24 @@ def _wrong_pairs(paths: tuple[str, ...]) -> list[str]:
     if len(paths) == 1:
         return []
     known = set(paths)
-    repeated = [f"{quoted(path)} is named twice" for path in known if paths.count(path) > 1]
+    repeated = [f"{quoted(path)} is named twice" for path, times in Counter(paths).items() if times > 1]
     sides = [f"{quoted(path)} is a file that SQLite keeps for {quoted(owner)}" for owner in paths for side in SIDE_FILES
              if (path := owner + side) in known]  # fmt: skip
-    parents = {path: set(_parents(path)) for path in paths}
-    inside = [
-        f"{quoted(path)} lies inside {quoted(owner)}, which is a file"
-        for path in paths
-        for owner in known & parents[path]
-    ]
+    inside = [f"{quoted(path)} lies inside {quoted(owner)}, which is a file" for path, owner in inside_another(known)]
     return sorted(repeated) + sides + inside
 
 
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:end]) for end in range(2, len(parts))]
+def inside_another(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Of paths, those that lie inside another one or are the same, each with the nearest of these."""
+    found: list[tuple[str, str]] = []
+    around: list[str] = []  # each lies inside the one before
+    for path in sorted(paths, key=lambda path: path.replace("/", "\0")):  # what is inside follows at once
+        while around and path != around[-1] and not path.startswith(around[-1] + "/"):
+            around.pop()
+        if around:
+            found.append((path, around[-1]))
+        around.append(path)
+    return found
 
 
 def replica_template(text: str) -> str:

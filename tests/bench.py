@@ -1,4 +1,4 @@
-"""Speed of one admission, bytes in, bytes out, beside the cost of comparing two whole Pods: `make bench`."""
+"""Speed of one admission, bytes in, bytes out, and the costliest requests of 3 MiB that we know of: `make bench`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import jsonpatch
 
 from injector import GROUP, options
 from injector.admission import webhook
-from tests import reviews
+from tests import costly, reviews
 
 OPTIONS = options.read({})
 ROUNDS, CALLS = 15, 200
+LARGEST_OBJECT, MOST_SECONDS, SHOWN = 3 * 2**20, 0.3, 12
 Object = dict[str, Any]
 
 
@@ -77,6 +78,20 @@ def measure(size: int, loop: asyncio.AbstractEventLoop) -> tuple[int, list[float
     return len(bodies[0]), [statistics.median(times) for times in zip(*rounds, strict=True)], peak / 1024
 
 
+def worst(loop: asyncio.AbstractEventLoop) -> list[tuple[float, str, int]]:
+    """Seconds of CPU (the least of three runs), name and bytes of every costly shape, the worst first."""
+    found = []
+    for name, shape in costly.SHAPES.items():
+        body, seconds = costly.sized(shape, LARGEST_OBJECT), []
+        for _ in range(3):
+            gc.collect()
+            start = time.process_time()
+            loop.run_until_complete(webhook.answer("POST", "/mutate", body, OPTIONS))
+            seconds.append(time.process_time() - start)
+        found.append((min(seconds), name, len(body)))
+    return sorted(found, reverse=True)
+
+
 def main() -> None:
     print("one admission of an annotated Pod, one core; medians of interleaved rounds\n")
     heads = ("AdmissionReview", "first call", "second call", "not ours", "make_patch", "ratio", "peak")
@@ -88,6 +103,10 @@ def main() -> None:
             f"{length:>14} B {first:>8.0f} µs {second:>9.0f} µs {unasked:>6.0f} µs {compared:>8.0f} µs "
             f"{compared / first:>5.1f}x {peak:>5.0f} KiB"
         )
+    found = worst(loop)
+    print(f"\nthe costliest of {len(found)} shapes of a request (tests/costly.py), as large as they can be")
+    for seconds, name, length in found[:SHOWN]:
+        print(f"{length:>14} B {seconds:>9.3f} s  {name}{'  <-- TOO MUCH' if seconds > MOST_SECONDS else ''}")
     loop.close()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from injector import GROUP
+from injector.pod.volumes import DISPENSABLE
 
 Object = dict[str, Any]
 
@@ -138,7 +139,11 @@ def pods(annotations: st.SearchStrategy[dict[str, str]] | None = None) -> st.Sea
         metadata = {
             **meta,
             "name": "web",
-            "annotations": {"other/one": "1", **{f"{GROUP}/{key}": text for key, text in asked.items()}},
+            "annotations": {
+                "other/one": "1",
+                DISPENSABLE[0]: "cache",
+                **{f"{GROUP}/{key}": text for key, text in asked.items()},
+            },
         }
         spec = {**rest, "containers": main, "volumes": volumes()}
         if init:

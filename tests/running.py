@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -246,6 +247,7 @@ def running(
             stderr=subprocess.PIPE if pipe else out,
         )
         if process.stderr is not None:
+            fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
             while b'"serving"' not in (line := process.stderr.readline()):
                 pass
             out.write(line)

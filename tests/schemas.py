@@ -33,3 +33,11 @@ def problems(obj: dict[str, Any], release: str) -> Iterator[str]:
     """What the schema of one release has against an object: unknown, missing and wrongly typed fields."""
     for error in _validator(release, obj["kind"], obj["apiVersion"]).iter_errors(obj):
         yield f"{release}: {'.'.join(map(str, error.path))}: {error.message[:300]}"
+
+
+def fields(release: str, definition: str) -> set[str]:
+    """The fields of one of Kubernetes' types in one release, by the end of its name, such as `v1.ObjectMeta`."""
+    folder = next(_SCHEMAS.glob(f"v{release}*-local-strict"))
+    types = json.loads((folder / "_definitions.json").read_bytes())["$defs"]
+    (one,) = (types[name] for name in types if name.endswith(f".{definition}"))
+    return set(one["properties"])

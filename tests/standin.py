@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-import httpx2
+import jsonpatch
 import msgspec
 
 from injector.cluster import client
@@ -55,7 +55,7 @@ PATHS = (
     (re.compile(rf"/apis/{re.escape(GROUP)}/v1/()(mutatingwebhookconfigurations)(?:/([^/]+))?"), GROUP),
 )
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
-LISTED = {"pods": {"fieldSelector"}, "leases": {"labelSelector"}}  # with the parameters that are understood
+LISTED = {"pods": {"fieldSelector"}, "leases": {"labelSelector", "limit", "continue"}}  # parameters that are understood
 
 
 class Rule(NamedTuple):
@@ -73,7 +73,7 @@ RULES = (
     Rule(["get", "update"], "", "secrets", NAMESPACE, [SECRET]),
     Rule(["get", "patch", "watch"], GROUP, "mutatingwebhookconfigurations", None, [NAME]),
     Rule(["list"], "", "pods"),
-    Rule(["get", "list", "create", "update", "delete"], LEASES, "leases", NAMESPACE),
+    Rule(["get", "list", "create", "update", "patch", "delete"], LEASES, "leases", NAMESPACE),
 )
 
 
@@ -202,7 +202,7 @@ class Api:
         with self._lock:
             if verb == "list" and plural in LISTED:
                 return self._list(plural, namespace, query)
-            allowed = {"get", "create", "update"} | ({"delete"} if plural == "leases" else {"patch"})
+            allowed = {"get", "create", "update", "patch"} | ({"delete"} if plural == "leases" else set())
             if verb not in allowed or plural == "pods":
                 raise Refused(405, "MethodNotAllowed", f"{request.method} is not allowed here")
             if verb == "get":
@@ -320,14 +320,24 @@ class Api:
         return Answer(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
     def _patch(self, plural: str, found: dict[str, Any], patch: Any, content_type: str) -> Answer:
+        if content_type == "application/json-patch+json":
+            return self._json_patch(plural, found, patch)
         if content_type != "application/strategic-merge-patch+json":
-            raise Refused(415, "UnsupportedMediaType", "this stand-in merges strategically only")
+            raise Refused(415, "UnsupportedMediaType", "this stand-in merges strategically, and tests and replaces")
         self._compare(plural, found, patch)
         merged = _merge(copy.deepcopy(found), patch)
         self._check(plural, merged)
         if merged == found:  # the real one keeps the version, too
             return Answer(200, merged)
         return Answer(200, self.put(plural, found["metadata"].get("namespace", ""), merged))
+
+    def _json_patch(self, plural: str, found: dict[str, Any], patch: list[dict[str, Any]]) -> Answer:
+        try:
+            patched = jsonpatch.apply_patch(found, patch)
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+            raise Refused(422, "", str(error)) from None  # the real one gives no reason, either
+        self._check(plural, patched)
+        return Answer(200, self.put(plural, found["metadata"]["namespace"], patched))
 
     def _compare(self, plural: str, found: dict[str, Any], body: dict[str, Any]) -> None:
         version = body.get("metadata", {}).get("resourceVersion")
@@ -362,7 +372,10 @@ class Api:
             and (not equals or name == wanted)
             and labels.items() <= thing["metadata"].get("labels", {}).items()
         ]
-        return Answer(200, {"kind": "List", "apiVersion": "v1", "items": items or None})
+        start, limit = int(query.get("continue", 0)), int(query.get("limit", len(items) or 1))
+        more = {"continue": str(start + limit)} if start + limit < len(items) else {}
+        items = items[start : start + limit]
+        return Answer(200, {"kind": "List", "apiVersion": "v1", "metadata": more, "items": items or None})
 
 
 def _merge(into: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -448,10 +461,11 @@ class Direct(Cluster):
             "accept": how.get("accept", "application/json"),
         }
         data = b"" if body is None else msgspec.json.encode(body)
-        answer = self.api.handle(Request(method, resource.path, headers, data))
+        query = urlencode(how.get("parameters") or {})
+        answer = self.api.handle(Request(method, f"{resource.path}?{query}", headers, data))
         content = msgspec.json.encode(answer.body)
         if answer.status >= 300:
-            raise client._error(httpx2.Response(answer.status, content=content), verb, resource, verb)
+            raise client._error(answer.status, content, verb, resource, verb)
         return content
 
 

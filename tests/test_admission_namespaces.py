@@ -70,7 +70,7 @@ def test_a_namespaces_mistake_is_told_at_the_namespace_and_at_its_pods(
     code, output, _ = run(capsys, tmp_path, "check", NAMESPACE.replace("BUCKET", "B"), pod(), on="true")
     assert code == 1
     lines = [line for line in output.splitlines() if 'bucket: "B": write an S3 bucket name' in line]
-    assert ["(Namespace " in line for line in lines] == [True, False]
+    assert [": Namespace " in line for line in lines] == [True, False]
     code, output, _ = run(capsys, tmp_path, "check", NAMESPACE.replace("BUCKET", "5"), on="true")
     assert f'{GROUP}/bucket: "5": must be a string' in output
 

@@ -26,6 +26,7 @@ MODES = {"self-signed": "selfSigned", "cert-manager": "certManager"}
 HELMS = ("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
 EVERY_COMPONENT = {
     "autoscaling": {"enabled": True},
+    "clientCertificates": True,
     "monitoring": {"enabled": True},
     "defaults": {"enforce": ["bucket"]},
     "namespaceDefaults": True,
@@ -48,8 +49,7 @@ def compared(objects: Iterable[Object]) -> dict[tuple[str, str], Object]:
     """Objects by kind and name, without what only one of the two tools says.
 
     Helm has labels of its own and leaves the Namespace to `--create-namespace`; kustomize gives policies, which are in
-    no namespace, one; a list of ports is a list of ports. No variable of the environment refers to another, so their
-    order says nothing.
+    no namespace, one. The order of variables and volumes says nothing: no variable refers to another.
     """
     found = {}
     for each in copy.deepcopy(list(objects)):
@@ -59,7 +59,9 @@ def compared(objects: Iterable[Object]) -> dict[tuple[str, str], Object]:
         if kind.startswith("ValidatingAdmissionPolicy"):
             metadata.pop("namespace", None)
         if kind == "Deployment":
-            each["spec"]["template"]["spec"]["containers"][0]["env"].sort(key=lambda variable: variable["name"])
+            pod = each["spec"]["template"]["spec"]
+            for named in (pod.get("volumes"), pod["containers"][0].get("volumeMounts"), pod["containers"][0]["env"]):
+                (named or []).sort(key=lambda item: item["name"])
         of_template = each.get("spec", {}).get("template", {}).get("metadata", {}) if kind == "Deployment" else {}
         for labels in (metadata.get("labels", {}), of_template.get("labels", {})):
             for key in HELMS:
@@ -85,13 +87,20 @@ def test_the_chart_makes_a_second_installation_with_everything(mode: str, tmp_pa
         assert made[key] == each, key
 
 
-@pytest.mark.parametrize("component", ["autoscaling", "monitoring"])
-def test_the_chart_makes_what_a_component_adds(component: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("component", "values"),
+    [
+        ("autoscaling", {"autoscaling": {"enabled": True}}),
+        ("client-certificate", {"clientCertificates": True}),
+        ("monitoring", {"monitoring": {"enabled": True}}),
+    ],
+)
+def test_the_chart_makes_what_a_component_adds(component: str, values: Object, tmp_path: Path) -> None:
     folder = tmp_path / component
     folder.mkdir()
     root = "/".join([".."] * (len(folder.parts) - 1)) + str(ROOT / "k8s")
     (folder / "kustomization.yaml").write_text(PLAIN.format(root=root, overlay="self-signed", component=component))
-    made, wanted = compared(rendered({component: {"enabled": True}})), compared(kustomize(folder))
+    made, wanted = compared(rendered(values)), compared(kustomize(folder))
     assert made.keys() == wanted.keys()
     for key, each in wanted.items():
         assert made[key] == each, key

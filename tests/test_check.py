@@ -20,8 +20,17 @@ Object = dict[str, Any]
         {"image": "example.com/tools:1", "command": ["litestream", "replicate"]},
         {"image": "example.com/app:1", "command": ["/usr/local/bin/litestream"], "args": ["replicate", "-exec", "app"]},
         {"image": "example.com/app:1", "command": ["sh", "-c", "exec litestream replicate -exec /app"]},
+        {"image": "ghcr.io/benbjohnson/litestream:0.5", "args": ["replicate"]},
+        {"image": "registry.example.com:5000/mirror/litestream", "command": ["/bin/sh", "/scripts/run.sh"]},
+        {"image": "litestream/litestream"},
+        {"image": "app:1", "command": ["sh", "-c", "litestream restore -o /d/a /d/a && litestream replicate;"]},
+        {"image": "app:1", "command": ["sh", "-c"], "args": ['set -e\n"/opt/litestream" "replicate" /d/a s3://b/a']},
+        {"image": "app:1", "command": ["tini", "--", "/usr/bin/litestream-v0.3.13", "replicate", "-config", "/l.yml"]},
+        {"image": "app:1", "command": ["bash", "-c", "(${LITESTREAM_BIN} replicate --exec='app')"]},
+        {"image": "app:1", "command": ["bash", "-c", "litestream \\\n    replicate -config /litestream.yml"]},
+        {"image": "litestream/litestream", "args": ["replicate", "-config", "/etc/litestream.yml", "-exec", "/app"]},
     ],
-    ids=range(5),
+    ids=range(14),
 )
 def test_another_litestream_in_the_pod_is_denied(own: Object) -> None:
     obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
@@ -38,10 +47,12 @@ def test_another_litestream_in_the_pod_is_denied(own: Object) -> None:
     "own",
     [
         {"image": "litestream/litestream:0.5.17", "args": ["restore", "/data/app.db"]},
+        {"image": "litestream/litestream:0.5.17", "command": ["sh", "-c", "litestream restore /data/app.db"]},
+        {"image": "example.com/app:1", "args": ["-backup", "/etc/litestream.yml", "replicate"]},
         {"image": "example.com/litestream-exporter:1", "args": ["replicate"]},
         {"image": "example.com/app:1", "args": ["replicate"]},
     ],
-    ids=range(3),
+    ids=range(5),
 )
 def test_what_does_not_replicate_is_no_second_litestream(own: Object) -> None:
     obj = pod({"runAsUser": 1000}, {"runAsUser": 1000})
@@ -49,14 +60,56 @@ def test_what_does_not_replicate_is_no_second_litestream(own: Object) -> None:
     assert reviews.response(obj)["allowed"]
 
 
+@pytest.mark.parametrize("own", [{"args": ["replicate", "-once"]}, {"restartPolicy": "Always"}])
+def test_an_init_container_that_replicates_is_another_litestream_too(own: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    item = {"name": "backup", "image": "litestream/litestream", "command": ["sh", "/run.sh"], **own}
+    obj["spec"]["initContainers"] = [item if "args" not in own else {"name": "backup", "image": item["image"], **own}]
+    assert "take that container out" in reviews.denied(obj)["single-writer"]
+    obj["spec"]["initContainers"] = [{**item, "restartPolicy": None}]  # it may as well restore
+    assert reviews.response(obj)["allowed"]
+
+
+def test_a_litestream_around_the_application_is_told_to_leave_the_application_there() -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["containers"][0]["command"] = ["litestream", "replicate", "-exec", "/app"]
+    assert "start its application without" in reviews.denied(obj)["single-writer"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"env": [{"name": "LITESTREAM_ACCESS_KEY_ID", "value": "key"}]},
+        {"volumeMounts": [{"name": "config", "mountPath": "/etc/litestream.yml", "subPath": "litestream.yml"}]},
+    ],
+    ids=range(2),
+)
+def test_what_looks_like_a_litestream_inside_of_an_image_is_warned_of(own: Object) -> None:
+    obj = pod({"runAsUser": 1000})
+    obj["spec"]["containers"][0] |= own
+    obj["spec"]["volumes"] = [{"name": "config", "configMap": {"name": "litestream"}}]
+    assert "if it runs a Litestream of its own" in reviews.warned(obj)
+    obj["metadata"]["annotations"][f"{GROUP}/single-writer"] = "off"
+    assert reviews.warned(obj) == ""
+
+
+def only_on(*expressions: Object | None) -> Object:
+    """An affinity with a term for each expression; None: one that says nothing of the operating system."""
+    terms = [{"matchExpressions": [each]} if each else {"matchExpressions": None} for each in expressions]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         {"os": {"name": "windows"}},
         {"nodeSelector": {"kubernetes.io/os": "windows"}},
+        {"nodeSelector": {"beta.kubernetes.io/os": "windows"}},
         {"securityContext": {"runAsUser": 1, "windowsOptions": {"hostProcess": True}}},
+        {"securityContext": {"runAsUser": 1, "windowsOptions": {"runAsUserName": "ContainerUser"}}},
+        {"affinity": only_on({"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]})},
     ],
-    ids=range(3),
+    ids=range(6),
 )
 def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
     obj = pod({"runAsUser": 1000})
@@ -65,26 +118,21 @@ def test_a_windows_pod_is_denied_however_it_says_so(spec: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "field"),
+    "spec",
     [
-        ({"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}}, "spec.resources.limits.memory"),
-        ({"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}}, "spec.resources.requests.cpu"),
-        ({"requests": {"memory": "60Mi"}, "limits": {"memory": "1Gi"}}, "spec.resources.requests.memory"),
+        {"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}},
+        {"securityContext": {"runAsUser": 1, "windowsOptions": {}}},
+        {"affinity": only_on({"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]})},
+        {"affinity": only_on({"key": "kubernetes.io/os", "operator": "NotIn", "values": ["windows"]})},
+        {"affinity": only_on({"key": "zone", "operator": "In", "values": ["a"]}, None)},
+        {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": None}}},
     ],
-    ids=range(3),
+    ids=range(6),
 )
-def test_resources_of_the_whole_pod_that_litestream_does_not_fit_into_are_told(resources: Object, field: str) -> None:
+def test_a_pod_that_may_run_on_linux_is_fine(spec: Object) -> None:
     obj = pod({"runAsUser": 1000})
-    obj["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "90m"}}
-    obj["spec"]["resources"] = resources
-    assert fields(obj) == [field]
-
-
-def test_resources_of_the_whole_pod_that_litestream_fits_into_are_fine() -> None:
-    obj = pod({"runAsUser": 1000})
-    obj["spec"]["resources"] = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+    obj["spec"] |= spec
     assert fields(obj) == []
-    assert reviews.injected(reviews.injected(obj)) == reviews.injected(obj)
 
 
 def test_a_moment_for_a_database_on_a_lasting_volume_is_warned_of() -> None:

@@ -70,6 +70,8 @@ class Volume:
 
 @pytest.fixture(params=SHELLS)
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Volume:
+    if shutil.which(SHELLS[request.param][0]) is None:
+        pytest.skip(f"the shell {SHELLS[request.param][0]} is not installed")
     return Volume(SHELLS[request.param], tmp_path)
 
 

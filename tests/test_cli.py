@@ -1,10 +1,14 @@
 """The command line on manifests that no API server would take."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from injector import cli
+from tests.terminal import COMMAND, ROOT, on_terminal, piped
 
 
 @pytest.mark.parametrize("key", ["1", "true", "1.5"])
@@ -24,52 +28,12 @@ spec:
     metadata: {annotations: {litestream-hook.kaidotio.github.io/inject: "true"}}
     spec: {containers: [{name: app, image: "a:1", securityContext: {runAsUser: 1000}}]}
 """
-TYPO = """\
-apiVersion: v1
-kind: Pod
-metadata: {name: w, namespace: shop, annotations: {GROUP/inject: "true"}}
-spec: {containers: [{name: app, image: "a:1"}]}
-"""
 NOWHERE = """\
 apiVersion: v1
 kind: Pod
 metadata: {name: w, annotations: {litestream-hook.kaidotio.github.io/inject: "true"}}
 spec: {containers: [{name: app, image: "a:1", securityContext: {runAsUser: 1000}}]}
 """
-
-
-@pytest.mark.parametrize("command", ["check", "inject"])
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (ROLLOUT, "is on a Rollout of argoproj.io/v1alpha1, which nobody looks at"),
-        (
-            TYPO.replace("GROUP", "litestream-hook.kaidoto.github.io"),
-            "did you mean litestream-hook.kaidotio.github.io?",
-        ),
-        (
-            TYPO.replace("GROUP", "litestreamhook.kaidotio.github.io"),
-            "did you mean litestream-hook.kaidotio.github.io?",
-        ),
-    ],
-    ids=["kind", "typo", "hyphen"],
-)
-def test_annotations_that_no_webhook_sees_are_told(
-    command: str, text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "object.yaml"
-    file.write_text(text)
-    assert cli.main([command, str(file)]) == 1
-    captured = capsys.readouterr()
-    assert told in (captured.out if command == "check" else captured.err)
-
-
-def test_another_group_and_another_variant_are_no_typos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "object.yaml"
-    for group in ("skaffold.litestream-hook.kaidotio.github.io", "prometheus.io", "sidecar.istio.io"):
-        file.write_text(TYPO.replace("GROUP", group))
-        assert cli.main(["check", str(file)]) == 0
-        assert capsys.readouterr().out == ""
 
 
 def test_an_object_is_not_injected_before_its_namespace_is_known(
@@ -86,13 +50,51 @@ def test_an_object_is_not_injected_before_its_namespace_is_known(
         NOWHERE.replace("inject: ", "replica-path: 'one/{database}', litestream-hook.kaidotio.github.io/inject: ")
     )
     assert cli.main(["inject", str(file)]) == 0
+    file.write_text(file.read_text().replace("one/{database}'", "one/{database}', GROUP/restore-from: '{namespace}/x'")
+                    .replace("GROUP", "litestream-hook.kaidotio.github.io"))  # fmt: skip
+    assert cli.main(["inject", str(file)]) == 1
 
 
 def test_check_ends_with_what_it_has_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(ROLLOUT + "---\n" + NOWHERE)
     (tmp_path / "b.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n")
     cli.main(["check", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
-    assert capsys.readouterr().err == "2 files, 3 objects, 2 with our annotations: 1 mistake, 0 risks\n"
+    assert capsys.readouterr().err == "2 files, 3 objects, 2 with our annotations: 1 error, 0 warnings\n"
+
+
+def test_help_loads_nothing_that_a_command_needs() -> None:
+    """It is to be there at once, and so is what a shell asks for to complete a line."""
+    program = (
+        "import sys\nfrom injector import cli\ntry:\n cli.main(['--help'])\nfinally:\n print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "injector.cli" in loaded
+    heavy = {"asyncio", "jsonpatch", "msgspec", "shtab", "ssl", "uvicorn", "yaml"}
+    assert heavy & {name.partition(".")[0] for name in loaded} == set()
+    ours = {name for name in loaded if name.startswith("injector.")}
+    assert ours <= {f"injector.{name}" for name in ("cli", "command", "errors", "options", "values")}
+
+
+def test_help_names_every_command_and_each_has_its_own() -> None:
+    text = piped("--help").stdout
+    for command in ("inject", "check", "annotations", "review", "apply", "completion", "serve"):
+        assert re.search(rf"^    {command}\s", text, re.MULTILINE)
+        assert piped(command, "--help").returncode == 0
+
+
+def test_ctrl_c_ends_a_command_quietly() -> None:
+    code, seen = on_terminal([*COMMAND, "check"], b"kind: Pod\n\x03", b"Ctrl-D ends it")
+    assert code == 130
+    assert "Traceback" not in seen
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly(tmp_path: Path) -> None:
+    many = tmp_path / "many.yaml"
+    many.write_text("---\n".join([ROLLOUT] * 500))
+    line = f"{sys.executable} -m injector check {many} 2>&1 | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
 
 
 def test_the_table_says_where_each_value_would_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,21 @@ def lease(**spec: Any) -> dict[str, Any]:
     }
 
 
+async def listed(cluster: Cluster) -> list[dict[str, Any]]:
+    return [found async for page in cluster.list_leases(NAMESPACE) for found in page]
+
+
+def test_many_leases_come_page_by_page(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 3)
+    for number in range(7):
+        server.api.put("leases", NAMESPACE, lease() | {"metadata": {"name": f"replica-{number}"}})
+
+    async def pages(cluster: Cluster) -> list[list[str]]:
+        return [[found["metadata"]["name"][-1] for found in page] async for page in cluster.list_leases(NAMESPACE)]
+
+    assert ask(server, pages) == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+
+
 def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Server) -> None:
     async def calls(cluster: Cluster) -> None:
         assert await cluster.get_lease(NAMESPACE, "replica-a") is None
@@ -128,14 +143,25 @@ def test_a_lease_is_created_replaced_and_deleted_under_its_version(server: Serve
         newer = await cluster.replace_lease(NAMESPACE, created | {"spec": lease(holderIdentity="apps/api")["spec"]})
         with pytest.raises(Conflict, match="modified"):
             await cluster.replace_lease(NAMESPACE, created)
-        assert await cluster.list_leases(NAMESPACE) == [newer] == [await cluster.get_lease(NAMESPACE, "replica-a")]
+        assert await listed(cluster) == [newer] == [await cluster.get_lease(NAMESPACE, "replica-a")]
+        later = {"op": "replace", "path": "/spec/acquireTime", "value": "2026-01-02T12:00:00.000000Z"}
+
+        def held_by(holder: str) -> list[dict[str, Any]]:
+            return [{"op": "test", "path": "/spec/holderIdentity", "value": holder}, later]
+
+        newer = await cluster.patch_lease(NAMESPACE, "replica-a", held_by("apps/api"))
+        assert newer["spec"] == lease(holderIdentity="apps/api", acquireTime=later["value"])["spec"]
+        for name, holder in (("replica-a", "apps/web"), ("replica-b", "apps/api")):
+            with pytest.raises(Conflict):
+                await cluster.patch_lease(NAMESPACE, name, held_by(holder))
+        assert await cluster.get_lease(NAMESPACE, "replica-a") == newer
         uid, version = newer["metadata"]["uid"], newer["metadata"]["resourceVersion"]
         for stale in ((uid, created["metadata"]["resourceVersion"]), ("another", version)):
             with pytest.raises(Conflict, match="Precondition failed"):
                 await cluster.delete_lease(NAMESPACE, "replica-a", *stale)
         await cluster.delete_lease(NAMESPACE, "replica-a", uid, version)
         await cluster.delete_lease(NAMESPACE, "replica-a", uid, version)  # gone is gone
-        assert await cluster.list_leases(NAMESPACE) == []
+        assert await listed(cluster) == []
         with pytest.raises(Conflict, match="UID"):  # a Lease can be created by PUT: not by one that replaces
             await cluster.replace_lease(NAMESPACE, newer)
 
@@ -158,6 +184,23 @@ def test_a_passing_fault_is_tried_again(server: Server, fault: Fault, requests: 
     assert len(server.api.requests) == requests
 
 
+def test_an_outage_of_some_seconds_is_waited_for(server: Server) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def main() -> None:
+        cluster = Cluster(f"https://{server.host}:{server.port}", server.folder, sleep)
+        assert await cluster.get_webhook_configuration(NAME)
+        await cluster.close()
+
+    server.api.faults.append(Fault(503, times=9))
+    asyncio.run(main())
+    assert len(pauses) == 9
+    assert max(pauses) <= module.LONGEST_PAUSE
+
+
 def test_a_server_that_asks_for_patience_gets_it(server: Server) -> None:
     pauses: list[float] = []
 
@@ -175,24 +218,46 @@ def test_a_server_that_asks_for_patience_gets_it(server: Server) -> None:
     assert all(7 <= pause <= 7 + module.LONGEST_PAUSE for pause in pauses)
 
 
-def test_a_lasting_fault_ends_in_one_clear_error(server: Server) -> None:
+def test_a_lasting_fault_ends_in_one_clear_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 1.0)
     server.api.faults.append(Fault(500, times=100))
-    with pytest.raises(ClusterError, match=r'get secrets "litestream-hook-tls".*500 "as the test wished"'):
+    with pytest.raises(ClusterError, match=r'get secrets "litestream-hook-tls".* 500 "as the test wished"'):
         ask(server, lambda cluster: cluster.get_secret(NAMESPACE, SECRET))
 
 
 def test_a_slow_server_is_given_up_within_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Enough for a handshake: one that a limit cuts short leaves its connection to the garbage collector (httpcore2).
     monkeypatch.setattr(module, "LIMIT", 1.0)
     server.api.faults.append(Fault(times=100, seconds=5))
-    with pytest.raises(ClusterError, match=r"did not list pods .* within 1 s"):
+    with pytest.raises(ClusterError, match=r"can't list pods .* was asked for 1 s in vain: there was no answer"):
         ask(server, lambda cluster: cluster.find_pod("apps", "web"))
 
 
-def test_nobody_listening_is_told_in_words(server: Server) -> None:
+def test_a_handshake_that_the_limit_ends_leaves_no_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 0.2)
+
     async def main() -> None:
-        cluster = Cluster("https://127.0.0.1:1", server.folder, lambda _: asyncio.sleep(0))
-        with pytest.raises(ClusterError, match=r"the Kubernetes API can.t get secrets .*ConnectError"):
+        left = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()  # until the other side closes
+            writer.close()
+            left.set()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as listening:
+            cluster = Cluster(f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}", server.folder)
+            with pytest.raises(ClusterError, match=r"asked for 0\.2 s in vain"):
+                await cluster.find_pod("apps", "web")
+            await left.wait()
+
+    asyncio.run(main())
+
+
+def test_nobody_listening_is_told_in_words(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 0.2)
+
+    async def main() -> None:
+        cluster = Cluster("https://127.0.0.1:1", server.folder)
+        with pytest.raises(ClusterError, match=r"can.t get secrets .*Connect call failed"):
             await cluster.get_secret(NAMESPACE, SECRET)
         await cluster.close()
 
@@ -280,12 +345,14 @@ def test_a_permission_for_one_name_is_not_one_for_all(server: Server) -> None:
         ask(server, lambda cluster: cluster.get_secret(NAMESPACE, SECRET))
 
 
-def test_a_server_of_another_ca_is_not_talked_to(server: Server) -> None:
+def test_a_server_of_another_ca_is_not_talked_to(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 1.0)
+
     async def main() -> None:
         ca = certificate.make_ca("kubernetes", datetime.now(UTC))
         (server.folder / "ca.crt").write_bytes(ca.certificate)
         address = f"https://{server.host}:{server.port}"
-        cluster = Cluster(address, server.folder, lambda _: asyncio.sleep(0))
+        cluster = Cluster(address, server.folder)
         with pytest.raises(ClusterError, match="certificate verify failed"):
             await cluster.get_secret(NAMESPACE, SECRET)
         await cluster.close()

@@ -96,8 +96,9 @@ def test_init_asks_every_replica_and_checks_what_outlives_the_pod() -> None:
     ("image", "expected"),
     [
         ("litestream/litestream:0.5.17", "litestream/litestream:0.5.17"),
-        ("litestream/litestream:0.5.17-scratch", "busybox:1.37"),
-        ("litestream/litestream:0.3.13", "busybox:1.37"),
+        ("docker.io/litestream/litestream:0.5.17-scratch", "docker.io/library/busybox:1.37"),
+        ("litestream/litestream:0.5.17-scratch", "docker.io/library/busybox:1.37"),
+        ("litestream/litestream:0.3.13", "docker.io/library/busybox:1.37"),
     ],
 )
 def test_init_needs_no_second_image_where_litestreams_own_has_a_shell(image: str, expected: str) -> None:
@@ -153,6 +154,13 @@ def test_each_line_of_the_config_is_what_a_config_of_one_database_is_made_of() -
     assert whole.pop("addr") == ":9090"
     assert whole.pop("socket")["path"] in listening
     assert {**whole, "dbs": whole["dbs"][:1]} == alone
+
+
+def test_metrics_and_with_them_pprof_are_served_only_where_they_are_asked_for() -> None:
+    for asked, served in (({}, False), ({"metrics_port": "9090"}, True)):
+        found = ours(reviews.pod(**asked))
+        assert ("addr" in json.loads(found["litestream-hook-init"]["env"][0]["value"])) == served
+        assert any(item.get("ports") for item in found.values()) == served
 
 
 def test_every_injected_container_follows_the_annotations_as_limit_ranges_judge_each() -> None:

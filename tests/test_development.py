@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ import pytest
 import yaml
 
 from injector import __version__
+from tests import demo, reviews
+from tests.podrunner.s3 import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,3 +174,76 @@ def test_without_watchfiles_reloading_is_refused_in_one_sentence() -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "pip install watchfiles" in done.stderr
+
+
+def recipe(target: str) -> list[str]:
+    """The command of a make target, with make's variables as they are by default."""
+    text = (ROOT / "Makefile").read_text().replace("\\\n", "").replace("$(BIN)", str(Path(sys.executable).parent))
+    (line,) = re.findall(rf"^{target}:.*\n(?:\t@echo.*\n)*\t@(.*)", text, re.MULTILINE)
+    return ["sh", "-c", line.replace("$(PORT)", "$PORT")]
+
+
+@pytest.fixture(params=["functions-framework --target mutate", "make run"])
+def development_server(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
+    """A server of a developer's machine on a terminal of its own: where it is, and that terminal."""
+    scripts = Path(sys.executable).parent
+    (port,) = free_ports(1)
+    command = (
+        recipe("run") if request.param == "make run" else [str(scripts / "functions-framework"), "--target", "mutate"]
+    )
+    environment = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(port), "NO_COLOR": "1"}
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, os.read(ours, 65536)
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}", ours
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(ours)
+
+
+@pytest.mark.slow
+def test_each_admission_is_one_line_on_the_terminal_and_a_bad_request_says_why(
+    development_server: tuple[str, int],
+) -> None:
+    """As the README promises of the log."""
+    url, terminal = development_server
+    demo.send(url, reviews.review(reviews.pod()))
+    demo.send(url, reviews.review(reviews.pod(bucket="My")))
+    assert demo.send(url, {"kind": "Pod"}) is None
+    seen = ""
+    while seen.count("\n") < 3:
+        assert select.select([terminal], [], [], 60)[0], seen
+        seen += os.read(terminal, 65536).decode()
+    injected, denied, bad = seen.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    admission uid=\S+ .*name=web .*outcome=injected .*", injected)
+    assert "outcome=denied reason=annotations" in denied
+    assert "WARNING not an admission" in bad
+    assert "why=not an AdmissionReview of admission.k8s.io/v1" in bad
+
+
+@pytest.mark.slow
+def test_the_line_that_make_run_prints_shows_an_injection_of_any_example(development_server: tuple[str, int]) -> None:
+    """`make run EXAMPLE=examples/02-statefulset.yaml`: pasted as it is printed."""
+    (line,) = re.findall(r'^\t@echo "  (.*curl.*)"$', (ROOT / "Makefile").read_text(), re.MULTILINE)
+    line = line.replace("$(BIN)", str(Path(sys.executable).parent))
+    line = line.replace("http://127.0.0.1:$(PORT)", development_server[0])
+    for name in ("01-pod", "02-statefulset", "03-deployment"):
+        pasted = line.replace("$(EXAMPLE)", f"examples/{name}.yaml")
+        done = subprocess.run(["sh", "-c", pasted], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        pods = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "Pod"]
+        assert ["litestream-hook-replicate" in str(pod["spec"]["initContainers"]) for pod in pods] == [True]

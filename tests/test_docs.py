@@ -86,6 +86,13 @@ def test_every_page_is_found_from_the_readme() -> None:
     assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
 
 
+def test_every_claim_of_the_threat_model_names_its_tests_or_is_a_limit() -> None:
+    model = (ROOT / "SECURITY.md").read_text().split("## Threat model")[1]
+    claims = re.findall(r"^- (.+?)(?=^- |^#|\n\n|\Z)", model, re.MULTILINE | re.DOTALL)
+    assert len(claims) > 20
+    assert [claim for claim in claims if "](tests/" not in claim and not claim.startswith("**Limit**")] == []
+
+
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:

@@ -68,7 +68,7 @@ def test_a_valid_pod_is_patched(address: str, path: str) -> None:
     assert (status, reply["allowed"], reply["patchType"]) == (200, True, "JSONPatch")
     patched = jsonpatch.apply_patch(pod(inject="true"), json.loads(base64.b64decode(reply["patch"])))
     assert patched == reviews.injected(pod(inject="true"))
-    assert reply["auditAnnotations"]["image"] == "litestream/litestream:0.5.17"
+    assert reply["auditAnnotations"]["image"] == "docker.io/litestream/litestream:0.5.17"
 
 
 def test_an_invalid_pod_is_denied_with_every_violation(address: str) -> None:

@@ -25,13 +25,15 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("values.py", "import httpx2"),
+        ("values.py", "import httptools"),
         ("pod/scripts/__init__.py", "import os"),
         ("pod/scripts/__init__.py", "import time"),
         ("cluster/guard.py", "from injector.admission import webhook"),
         ("pod/inject.py", "from injector.admission import verdict"),
         ("tls/source.py", "from injector.pod import inject"),
         ("cli.py", "from injector.tls import rotation"),
+        ("command/files.py", "from injector.serving import log"),
+        ("command/objects.py", "from injector.command import check"),
         ("serving/connection.py", "from injector.serving import listener"),
         ("nowhere.py", ""),
         ("pod/nowhere.py", ""),

@@ -96,7 +96,7 @@ def test_the_config_is_written_byte_for_byte_for_its_owner_alone(shell: Shell, t
     shell.ends_well([], LITESTREAM_CONFIG=text)
     written = shell.config / "litestream.yml"
     assert written.read_bytes() == text.encode()
-    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    assert stat.S_IMODE(written.stat().st_mode) == 0o400
     assert left(shell.config) - {"database-0.yml"} == {"litestream.yml"}
 
 
@@ -108,7 +108,7 @@ def test_a_config_that_is_there_is_replaced_at_once_and_not_written_into(shell: 
     assert old.read_text() == "new"
     assert (shell.config / "held open").read_text() == "old", "the old file was written into"
     assert (shell.config / "restore-from.yml").read_text() == "from"
-    assert stat.S_IMODE((shell.config / "restore-from.yml").stat().st_mode) == 0o600
+    assert stat.S_IMODE((shell.config / "restore-from.yml").stat().st_mode) == 0o400
 
 
 def test_without_databases_nothing_is_touched(shell: Shell) -> None:
@@ -248,6 +248,21 @@ def test_a_tool_that_the_image_lacks_is_named(shell: Shell, tmp_path: Path) -> N
         assert (done.returncode, done.stderr) == (0, "")
         return
     assert (done.returncode, done.stderr) == (1, "The image has no cat: use one with coreutils or busybox.\n")
+
+
+@pytest.mark.parametrize("shell", [name for name in SHELLS if name != "busybox"], indirect=True)
+@pytest.mark.parametrize("missing", ["head", "id", "sleep", "stat", "timeout"])
+def test_a_tool_that_the_sidecar_lacks_is_named_before_it_starts(shell: Shell, tmp_path: Path, missing: str) -> None:
+    (tmp_path / "some").mkdir()
+    for tool in {"cat", "date", "head", "id", "mv", "rm", "sleep", "stat", "timeout"} - {missing}:
+        (tmp_path / "some" / tool).symlink_to(shutil.which(tool) or "")
+    command = [shutil.which(shell.command[0]) or "", *shell.command[1:]]
+    found = Shell(command, shell.config, shell.folder)
+    done = found.run([], PATH=str(tmp_path / "some"), LITESTREAM_SIDECAR_SCRIPT="run")
+    assert (done.returncode, done.stderr) == (1, f"The image has no {missing}: use one with coreutils or busybox.\n")
+    assert found.run([], PATH=str(tmp_path / "some")).returncode == 0, (
+        "without a sidecar's script none of them is needed"
+    )
 
 
 def test_links_and_what_a_killed_restore_left_do_not_lead_elsewhere(shell: Shell, tmp_path: Path) -> None:

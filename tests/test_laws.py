@@ -15,11 +15,11 @@ from injector.pod import replica, scripts
 from injector.pod.claim import Claim, carried, laid
 from injector.pod.inject import inject
 from injector.pod.target import IDENTITY_VARIABLES
+from injector.pod.volumes import DISPENSABLE, PREFIX
 from tests import pods, reviews, schemas
 
 OPTIONS = options.read({})
 Object = dict[str, Any]
-PREFIX = "litestream-hook-"
 examples = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -35,9 +35,13 @@ def lists(pod: Object) -> list[Object]:
 
 
 def without_ours(pod: Object) -> Object:
-    """The Pod less what the webhook may add: our containers, volumes, mounts of them, marks, and a longer grace."""
+    """The Pod less what the webhook may add: our containers, volumes, their mounts and names, marks, a longer grace."""
     bare = copy.deepcopy(pod)
-    bare["metadata"]["annotations"].pop(f"{GROUP}/status", None)
+    annotations = bare["metadata"]["annotations"]
+    annotations.pop(f"{GROUP}/status", None)
+    for key in annotations.keys() & DISPENSABLE:
+        others = [name for name in annotations.pop(key).split(",") if not name.startswith(PREFIX)]
+        annotations |= {key: ",".join(others)} if others else {}
     (bare["metadata"].get("labels") or {}).pop(f"{GROUP}/replicates", None)
     bare["metadata"] = {key: value for key, value in bare["metadata"].items() if value != {}}
     spec = bare["spec"]
@@ -111,6 +115,33 @@ def test_every_injected_pod_is_valid(pod: Object) -> None:
     for item in lists(after or pod):
         paths = [mount["mountPath"] for mount in item.get("volumeMounts") or []]
         assert len(paths) == len(set(paths))
+
+
+@given(pods.pods())
+@examples
+def test_what_is_injected_has_no_rights_and_shows_no_credentials(pod: Object) -> None:
+    """Whatever the application may do, as root too."""
+    after = injected(pod)
+    if after is None:
+        return
+    there = {item["name"] for item in lists(pod)}
+    (config,) = (volume for volume in after["spec"]["volumes"] if volume["name"] == "litestream-hook-config")
+    assert config["emptyDir"]["medium"] == "Memory"
+    for item in lists(after):
+        mounts = {mount["name"] for mount in item.get("volumeMounts") or []}
+        if item["name"] in there:
+            assert "litestream-hook-config" not in mounts
+            continue
+        context = item["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert "privileged" not in context
+        for entry in item["env"]:
+            if entry["name"] in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                assert entry.keys() == {"name", "valueFrom"}
+                assert entry["valueFrom"].keys() == {"secretKeyRef"}
 
 
 @given(pods.pods(pods.hostile_annotations()))

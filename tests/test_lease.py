@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jsonpatch
 import pytest
 
 from injector import GROUP
@@ -35,6 +36,8 @@ OTHER = Asks("apps", "api-1", "deployment/api", "")
         (Place("https://s3-eu-west-1.amazonaws.com:443", "backups", "a"), "amazonaws.com/backups/a"),
         (Place("https://s3.dualstack.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
         (Place("https://backups.s3.amazonaws.com", "a", "b"), "amazonaws.com/backups/a/b"),
+        (Place("https://bucket.vpce-1a-2b.s3.eu-west-1.vpce.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
+        (Place("https://vpce-1a.s3.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/vpce-1a/backups/a"),
         (Place("https://s3.cn-north-1.amazonaws.com.cn", "backups", "a"), "amazonaws.com.cn/backups/a"),
         (Place("https://s3.example.com.amazonaws.com.evil.org", "b", "a"), "s3.example.com.amazonaws.com.evil.org/b/a"),
     ],
@@ -91,10 +94,13 @@ def test_a_living_holder_keeps_it_however_old() -> None:
     assert lease.decide(NAMED, Look(HELD, late, pod)) is None
 
 
-def test_the_second_call_for_one_creation_is_no_second_creation() -> None:
-    asks = NAMED._replace(mark="a mark")
-    assert lease.decide(asks, Look(HELD, NOW)) == Take(again=False, alone=False)
-    assert lease.decide(asks, Look(HELD._replace(again=True), NOW)) == Take(again=True, alone=False)
+def test_the_second_call_for_one_creation_renews_what_has_its_mark() -> None:
+    patch = lease.renewal(NAMED._replace(mark="a mark", workload="deployment/shop"), "newer", NOW)
+    renewed = jsonpatch.apply_patch(lease.write(HELD._replace(again=True), "litestream-hook", PLACE), patch)
+    assert lease.read(renewed) == HELD._replace(again=True, mark="newer", workload="deployment/shop", admitted=NOW)
+    for other in (HELD._replace(mark="another"), HELD._replace(holder=Holder("apps", "web-2"))):
+        with pytest.raises(jsonpatch.JsonPatchTestFailed):
+            jsonpatch.apply_patch(lease.write(other, "litestream-hook", PLACE), patch)
 
 
 def test_a_second_creation_of_the_same_name_is_marked_as_one() -> None:

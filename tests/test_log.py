@@ -72,6 +72,14 @@ def test_an_admission_is_one_json_object_with_every_field(written: tuple[int, Li
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
+def test_a_bad_request_says_why(written: tuple[int, Lines], form: str) -> None:
+    configure(written[0], LOG_FORMAT=form)
+    log.admission(Record("bad-request", "review"), 0.001, why="not JSON: JSON is malformed")
+    [line] = written[1]()
+    assert "not JSON: JSON is malformed" in (json.loads(line)["why"] if form == "json" else line)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
 def test_no_text_of_a_user_breaks_out_of_its_line(written: tuple[int, Lines], form: str) -> None:
     configure(written[0], LOG_FORMAT=form)
     log.admission(Record("denied", "annotations", HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE), 0.001)
@@ -130,11 +138,52 @@ def test_what_strangers_cause_is_written_a_few_times_and_then_counted(
     assert json.loads(line)["heldBack"] > 0
 
 
-def test_admissions_are_never_held_back(written: tuple[int, Lines]) -> None:
+def test_admissions_at_a_sane_rate_are_never_held_back(
+    written: tuple[int, Lines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     configure(written[0])
-    for number in range(100):
-        log.admission(Record("injected", "patched", str(number)), 0.001)
-    assert [json.loads(line)["uid"] for line in written[1]()] == [str(number) for number in range(100)]
+    for period in range(3):
+        for number in range(100):
+            log.admission(Record("denied", "annotations", f"{period} {number}", "apps"), 0.001)
+        uids = [json.loads(line)["uid"] for line in written[1]()]
+        assert uids == [f"{period} {number}" for number in range(100)]
+        now += log.PERIOD_SECONDS
+
+
+def test_a_flood_of_one_namespace_is_written_in_part_and_counted_and_holds_back_no_other(
+    written: tuple[int, Lines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, before = 1000.0, log.held_back
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    configure(written[0])
+    for number in range(1000):
+        log.admission(Record("denied", "annotations", str(number), "loud"), 0.001)
+        if number % 20 == 0:
+            log.admission(Record("denied", "annotations", str(number), "quiet"), 0.001)
+    lines = [json.loads(line) for line in written[1]()]
+    assert [line["namespace"] for line in lines].count("loud") == log.ADMISSIONS
+    assert [line["namespace"] for line in lines].count("quiet") == 50
+    assert log.held_back - before == 1000 - log.ADMISSIONS
+    now += log.PERIOD_SECONDS
+    log.admission(Record("denied", "annotations", "", "loud"), 0.001)
+    [line] = written[1]()
+    assert json.loads(line)["heldBack"] == 1000 - log.ADMISSIONS
+
+
+def test_made_up_namespaces_share_their_lines_and_are_counted(
+    written: tuple[int, Lines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = log.held_back
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    configure(written[0])
+    count = 0
+    for number in range(5000):
+        log.admission(Record("unchanged", "kind", "1", f"{'x' * 1000}{number}" if number % 2 else f"{number}"), 0.001)
+        count += len(written[1]())
+    assert count == log.ADMISSIONS + log.KINDS - 1 + log.ADMISSIONS
+    assert log.held_back - before == 5000 - count
 
 
 def test_a_full_disk_is_counted_and_raises_nothing() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.terminal import piped
+
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "litestream-hook.kaidotio.github.io"
 POD = f"""\
@@ -70,11 +72,26 @@ def test_injecting_what_was_injected_changes_no_byte() -> None:
     assert run("inject", "--namespace", "default", text=once).stdout == once
 
 
-def test_crlf_a_byte_order_mark_and_json_are_read() -> None:
-    assert "litestream-hook-init" in run("inject", "--namespace", "default", text=POD.replace("\n", "\r\n")).stdout
-    assert "litestream-hook-init" in run("inject", "--namespace", "default", text="\ufeff" + POD).stdout
-    done = run("inject", "--namespace", "default", text=json.dumps(yaml.safe_load(POD), indent="\t"))
-    assert yaml.safe_load(done.stdout) == yaml.safe_load(run("inject", "--namespace", "default", text=POD).stdout)
+def test_ends_of_lines_stay_and_a_byte_order_mark_is_read() -> None:
+    lf = piped("inject", "--namespace", "default", text=POD).stdout
+    assert "litestream-hook-init" in lf
+    assert piped("inject", "--namespace", "default", text=POD.replace("\n", "\r\n")).stdout == lf.replace("\n", "\r\n")
+    assert piped("inject", "--namespace", "default", text="\ufeff" + POD).stdout == lf
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_in_gives_json_out(indent: int | str | None) -> None:
+    text = json.dumps(yaml.safe_load(POD), indent=indent) + "\n"
+    done = piped("inject", "--namespace", "default", text=text)
+    injected = json.loads(done.stdout)
+    assert injected == yaml.safe_load(piped("inject", "--namespace", "default", text=POD).stdout)
+    assert done.stdout == json.dumps(injected, indent=indent) + "\n"
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Pod"])
+def test_json_with_nothing_of_ours_stays_as_it_is_written(kind: str) -> None:
+    text = '{ "kind": "List","items": [ {"kind": "KIND", "apiVersion": "v1",\n "data": [1, 1e3] } ]\n}\n'
+    assert piped("inject", text=text.replace("KIND", kind)).stdout == text.replace("KIND", kind)
 
 
 def test_a_document_whose_anchors_stand_for_several_places_means_the_same_afterwards() -> None:
@@ -100,7 +117,7 @@ def test_every_item_of_lists_is_injected_and_named() -> None:
     assert injected[1] == yaml.safe_load(run("inject", "--namespace", "default", text=POD).stdout)
     checked = run("check", text=text.replace("runAsUser: 1000", "runAsGroup: 1000"))
     assert checked.returncode == 1
-    assert checked.stdout.startswith("standard input: document 1, items[1] (Pod default/web): ")
+    assert checked.stdout.startswith("standard input:16: error: Pod default/web: ")
 
 
 def test_nothing_is_printed_when_anything_is_wrong(tmp_path: Path) -> None:
@@ -110,16 +127,16 @@ def test_nothing_is_printed_when_anything_is_wrong(tmp_path: Path) -> None:
     bad.write_text(f"{OTHER}---\n{wrong}")
     done = run("inject", "--namespace", "default", str(good), str(bad))
     assert (done.returncode, done.stdout) == (1, "")
-    assert f'{bad}: document 2 (Pod default/web): {GROUP}/bucket: "My"' in done.stderr
+    assert f'{bad}:14: error: Pod default/web: {GROUP}/bucket: "My"' in done.stderr
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: b: c\n", "document 1, line 1"),
-        ("a: 1\n---\nb: [\n", "document 2, line"),
+        ("a: b: c\n", "standard input:1: error: mapping values are not allowed"),
+        ("a: 1\n---\nb: [\n", "standard input:4: error: "),
         ("a: 1\na: 2\n", "is there twice"),
-        ("&a [*a]\n", "document 1"),
+        ("&a [*a]\n", "standard input:1: error: it is nested too deeply, or stands for itself"),
         (
             "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
             + "".join(f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]\n" for m, n in zip("abcdef", "bcdefg", strict=True)),
@@ -158,10 +175,3 @@ def test_the_namespace_decides_the_path_and_the_object_s_own_comes_first() -> No
 
     assert path(POD) == "shop/pod/web/mnt/litestream.db"
     assert path(POD.replace("  name: web\n", "  name: web\n  namespace: own\n")) == "own/pod/web/mnt/litestream.db"
-
-
-def test_help_names_every_command() -> None:
-    text = run("--help").stdout
-    for command in ("inject", "check", "annotations", "review", "apply", "serve"):
-        assert command in text
-        assert run(command, "--help").returncode == 0

@@ -49,6 +49,7 @@ configMapGenerator:
     options: {{disableNameSuffixHash: true, labels: {{app.kubernetes.io/name: litestream-hook}}}}
 components:
   - {root}/components/autoscaling
+  - {root}/components/client-certificate
   - {root}/components/defaults
   - {root}/components/monitoring
   - {root}/components/namespace-defaults
@@ -114,10 +115,24 @@ def the(objects: Iterable[Object], kind: str) -> Object:
     return one
 
 
+def named(objects: Iterable[Object], kind: str, name: str) -> Object:
+    """The object of that name, less the prefix of a variant."""
+    (one,) = (each for each in of_kind(objects, kind) if each["metadata"]["name"].endswith(name))
+    return one
+
+
 def container(objects: Iterable[Object]) -> Object:
     (one,) = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     found: Object = one
     return found
+
+
+def mounted(objects: Iterable[Object], name: str) -> tuple[Object, Object]:
+    """Where the container mounts a volume, and the volume."""
+    (mount,) = (each for each in container(objects)["volumeMounts"] if each["name"] == name)
+    volumes = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (volume,) = (each for each in volumes if each["name"] == name)
+    return mount, volume
 
 
 def environment(objects: list[Object]) -> dict[str, str]:
@@ -221,9 +236,9 @@ def test_network_policies_open_only_ports_that_exist(objects: list[Object]) -> N
     assert set(opened) <= ports
 
 
-def test_images_carry_a_version(objects: list[Object]) -> None:
+def test_images_carry_a_registry_and_a_version(objects: list[Object]) -> None:
     image = container(objects)["image"]
-    assert re.fullmatch(r"[a-z0-9./-]+:\d+\.\d+\.\d+", image)
+    assert re.fullmatch(r"[a-z0-9-]+\.[a-z0-9.]+/[a-z0-9./-]+:\d+\.\d+\.\d+", image)
     assert image.endswith(f":{__version__}")
 
 
@@ -322,19 +337,24 @@ def scaled(objects: list[Object], annotations: Object, before: int, after: int, 
     """Whether the policy lets a Deployment `web` with these annotations of ours be scaled (or another one)."""
     variant = options.read(environment(objects)).variant
     ours = f"{variant}.{GROUP}" if variant else GROUP
-    policy = the(objects, "ValidatingAdmissionPolicy")["spec"]
     template = {"metadata": {"annotations": {f"{ours}/{key}": text for key, text in annotations.items()}}}
     data: Object = {
         "object": {"metadata": {"name": name}, "spec": {"replicas": after} if after else {}},
         "oldObject": {"metadata": {"name": name}, "spec": {"replicas": before} if before else {}},
         "params": {"metadata": {"name": "web"}, "spec": {"template": template if annotations else {}}},
     }
-    variables = {f"variables.{each['name']}": f"({each['expression']})" for each in policy["variables"]}
-    if not all(matches(condition["expression"], **data) for condition in policy["matchConditions"]):
+    return admits(named(objects, "ValidatingAdmissionPolicy", "litestream-hook"), data)
+
+
+def admits(policy: Object, data: Object) -> bool:
+    """Whether a ValidatingAdmissionPolicy lets a request pass."""
+    spec = policy["spec"]
+    variables = {f"variables.{each['name']}": f"({each['expression']})" for each in spec["variables"]}
+    if not all(matches(condition["expression"], **data) for condition in spec["matchConditions"]):
         return True
     return all(
         matches(functools.reduce(lambda text, name: text.replace(name, variables[name]), variables, expression), **data)
-        for expression in (validation["expression"] for validation in policy["validations"])
+        for expression in (validation["expression"] for validation in spec["validations"])
     )
 
 
@@ -355,8 +375,7 @@ def test_a_deployment_of_ours_is_not_scaled_to_two_writers(objects: list[Object]
 
 def test_the_policy_looks_at_deployments_with_the_webhooks_label_alone(objects: list[Object]) -> None:
     read = options.read(environment(objects))
-    binding = the(objects, "ValidatingAdmissionPolicyBinding")["spec"]
-    assert binding["policyName"] == the(objects, "ValidatingAdmissionPolicy")["metadata"]["name"]
+    binding = named(objects, "ValidatingAdmissionPolicyBinding", "litestream-hook")["spec"]
     ours = f"{read.variant}.{GROUP}" if read.variant else GROUP
     template = {
         "metadata": {"annotations": {f"{ours}/inject": "true"}},
@@ -368,6 +387,104 @@ def test_the_policy_looks_at_deployments_with_the_webhooks_label_alone(objects: 
     (wanted,) = binding["paramRef"]["selector"]["matchExpressions"]
     assert (wanted["operator"], labels[wanted["key"]]) == ("In", *wanted["values"])
     assert binding["paramRef"]["parameterNotFoundAction"] == "Allow"
+
+
+def test_each_policy_is_bound(objects: list[Object]) -> None:
+    bound = {each["spec"]["policyName"] for each in of_kind(objects, "ValidatingAdmissionPolicyBinding")}
+    assert bound == {each["metadata"]["name"] for each in of_kind(objects, "ValidatingAdmissionPolicy")}
+    for each in of_kind(objects, "ValidatingAdmissionPolicyBinding"):
+        assert each["spec"]["validationActions"] == ["Deny"]
+
+
+# Fields of metadata that the API server itself keeps, and one that it reads only where an object has no name.
+KEPT = {
+    "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generateName", "generation",
+    "managedFields", "name", "namespace", "resourceVersion", "selfLink", "uid",
+}  # fmt: skip
+
+
+@pytest.fixture(params=["self-signed", "skaffold", "blue self-signed"])
+def self_made(request: pytest.FixtureRequest, folder: Path) -> list[Object]:
+    """The installations whose account may patch its webhook configuration."""
+    variant, _, name = request.param.rpartition(" ")
+    return blue(folder, name) if variant else overlay(name)
+
+
+def patched(objects: list[Object], after: Object, account: str | None = None) -> bool:
+    """Whether the webhook's account, or another user, may make `after` of its configuration."""
+    read = options.read(environment(objects))
+    username = (
+        account or f"system:serviceaccount:{read.pod_namespace}:{the(objects, 'ServiceAccount')['metadata']['name']}"
+    )
+    policy = named(objects, "ValidatingAdmissionPolicy", "litestream-hook-ca-bundle")
+    before = the(objects, "MutatingWebhookConfiguration")
+    request = {"userInfo": {"username": username}}
+    return admits(policy, {"object": after, "oldObject": before, "request": request})
+
+
+def fields(definition: str) -> set[str]:
+    """The fields of one of Kubernetes' types in any release."""
+    return set().union(*(schemas.fields(release, definition) for release in schemas.RELEASES))
+
+
+def changes(objects: list[Object]) -> Iterator[tuple[str, Object]]:
+    """Each change of one field of the webhook configuration, by the field's name; both webhooks are tried."""
+    before = the(objects, "MutatingWebhookConfiguration")
+    other = "something else"
+    for field in fields("v1.ObjectMeta"):
+        yield f"metadata.{field}", before | {"metadata": before["metadata"] | {field: other}}
+    for number, hook in enumerate(before["webhooks"]):
+
+        def of(changed: Object, number: int = number) -> Object:
+            return before | {"webhooks": [*before["webhooks"][:number], changed, *before["webhooks"][number + 1 :]]}
+
+        for field in fields("v1.MutatingWebhook") - {"clientConfig"}:
+            yield field, of(hook | {field: other})
+        for field in hook.keys() - {"name", "clientConfig"}:
+            yield f"no {field}", of({key: value for key, value in hook.items() if key != field})
+        for field in fields("admissionregistration.v1.WebhookClientConfig"):
+            yield f"clientConfig.{field}", of(hook | {"clientConfig": hook["clientConfig"] | {field: other}})
+
+
+def test_the_webhooks_account_may_change_the_ca_bundle_and_no_other_field(self_made: list[Object]) -> None:
+    """RBAC knows no fields: with `rules: */*` every Secret would be sent to a webhook that was taken over."""
+    before = the(self_made, "MutatingWebhookConfiguration")
+    assert patched(self_made, before)
+    allowed = {field for field, after in changes(self_made) if patched(self_made, after)}
+    assert allowed == {"clientConfig.caBundle"} | {f"metadata.{field}" for field in KEPT}
+
+
+def test_the_webhooks_account_may_add_and_remove_no_webhook(self_made: list[Object]) -> None:
+    before = the(self_made, "MutatingWebhookConfiguration")
+    first, second = before["webhooks"]
+    everything = {**first, "name": "all.example.com", "rules": [{"resources": ["*/*"]}]}
+    for webhooks in ([], [first], [first, first], [first, second, everything], [first, everything]):
+        assert not patched(self_made, before | {"webhooks": webhooks}), webhooks
+    assert not patched(self_made, {key: value for key, value in before.items() if key != "webhooks"})
+
+
+def test_others_change_the_webhook_configuration_as_they_like(self_made: list[Object]) -> None:
+    after = the(self_made, "MutatingWebhookConfiguration") | {"webhooks": []}
+    others = {"kubernetes-admin", "system:serviceaccount:flux-system:litestream-hook"}
+    others |= {
+        f"system:serviceaccount:{prefix}litestream-hook:litestream-hook" for prefix in ("", "blue-", "skaffold-")
+    }
+    for other in others - {
+        f"system:serviceaccount:{options.read(environment(self_made)).pod_namespace}:litestream-hook"
+    }:
+        assert patched(self_made, after, other)
+
+
+def test_a_webhook_configuration_is_kept_from_its_account_as_it_is_stored(self_made: list[Object]) -> None:
+    spec = named(self_made, "ValidatingAdmissionPolicy", "litestream-hook-ca-bundle")["spec"]
+    (rule,) = spec["matchConstraints"]["resourceRules"]
+    assert rule == {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "apiVersions": ["v1"],
+        "resources": ["mutatingwebhookconfigurations"],
+        "operations": ["UPDATE"],
+    }
+    assert spec["failurePolicy"] == "Fail"
 
 
 @pytest.mark.parametrize("name", ["cert-manager", "self-signed"])
@@ -383,9 +500,10 @@ def test_cert_managers_certificate_is_for_the_service_and_where_the_process_look
     objects = blue(folder, "cert-manager") if variant else overlay("cert-manager")
     read = options.read(environment(objects))
     certificates = {each["spec"]["secretName"]: each for each in of_kind(objects, "Certificate")}
-    volumes = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
-    (volume,) = (each for each in volumes if "secret" in each)
-    (mount,) = (each for each in container(objects)["volumeMounts"] if each["name"] == volume["name"])
+    mount, volume = mounted(objects, "certificate")
+    assert volume["secret"]["defaultMode"] == 0o440
+    pod = the(objects, "Deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert pod["fsGroup"] == pod["runAsGroup"]
     assert (mount["mountPath"], mount["name"]) == (read.cert_dir, volume["name"])
     serving = certificates[volume["secret"]["secretName"]]
     host = f"{read.service_name}.{read.pod_namespace}.svc"
@@ -397,6 +515,31 @@ def test_cert_managers_certificate_is_for_the_service_and_where_the_process_look
     for each in certificates.values():
         assert each["spec"]["issuerRef"]["name"] in issuers
     assert issuers[serving["spec"]["issuerRef"]["name"]]["ca"]["secretName"] in certificates
+
+
+CONTROL_PLANE = ROOT / "k8s/components/client-certificate/control-plane"
+
+
+def test_callers_certificates_are_verified_with_the_ca_that_is_mounted(folder: Path) -> None:
+    objects = blue(folder, "self-signed")
+    mount, volume = mounted(objects, "client-ca")
+    assert volume["configMap"]["name"] == "litestream-hook-client-ca"
+    assert options.read(environment(objects)).client_ca_file == f"{mount['mountPath']}/ca.crt"
+
+
+def test_the_api_server_shows_its_certificate_to_the_webhook_that_it_calls() -> None:
+    """tests/envtest/test_callers.py sets up an API server with these files."""
+    admission, kubeconfig = (
+        yaml.safe_load((CONTROL_PLANE / f"{name}.yaml").read_text()) for name in ("admission", "kubeconfig")
+    )
+    (plugin,) = admission["plugins"]
+    assert plugin["name"] == "MutatingAdmissionWebhook"
+    assert Path(plugin["configuration"]["kubeConfigFile"]).name == "kubeconfig.yaml"
+    called = {
+        "{name}.{namespace}.svc:{port}".format(**hook["clientConfig"]["service"])
+        for hook in the(overlay("self-signed"), "MutatingWebhookConfiguration")["webhooks"]
+    }
+    assert {user["name"] for user in kubeconfig["users"]} == called
 
 
 class Call(NamedTuple):
@@ -521,9 +664,10 @@ async def every_call(api: Cluster) -> None:
         "patch_webhook_configuration": lambda: api.patch_webhook_configuration("CONFIGURATION", {}),
         "watch_webhook_configuration": lambda: anext(api.watch_webhook_configuration("CONFIGURATION"), None),
         "get_lease": lambda: api.get_lease("NAMESPACE", "ANY"),
-        "list_leases": lambda: api.list_leases("NAMESPACE"),
+        "list_leases": lambda: anext(api.list_leases("NAMESPACE")),
         "create_lease": lambda: api.create_lease("NAMESPACE", lease),
         "replace_lease": lambda: api.replace_lease("NAMESPACE", lease),
+        "patch_lease": lambda: api.patch_lease("NAMESPACE", "ANY", []),
         "delete_lease": lambda: api.delete_lease("NAMESPACE", "ANY", "uid", "7"),
         "find_pod": lambda: api.find_pod("ANY", "ANY"),
         "get_namespace": lambda: api.get_namespace("ANY"),
@@ -573,7 +717,7 @@ def test_the_operators_file_is_sound_and_where_the_process_looks(folder: Path, n
     read = operator_file.read(configured["data"]["defaults.yaml"], options.read(environment(objects)))
     assert "bucket" in read.enforce
     volumes = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
-    (volume,) = (each for each in volumes if "configMap" in each)
+    (volume,) = (each for each in volumes if each["name"] == "defaults")
     (mount,) = (each for each in container(objects)["volumeMounts"] if each["name"] == volume["name"])
     assert volume["configMap"]["name"] == configured["metadata"]["name"]
     assert configured["metadata"]["namespace"] == the(objects, "Namespace")["metadata"]["name"]

@@ -66,7 +66,9 @@ def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
 
 def test_lost_log_lines_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "dropped", 7)
+    monkeypatch.setattr(log, "held_back", 8)
     assert value("litestream_hook_log_lines_dropped_total") == 7
+    assert value("litestream_hook_log_lines_held_back_total") == 8
 
 
 def test_the_page_is_what_prometheus_reads() -> None:

@@ -40,3 +40,9 @@ def test_help_names_every_option_with_its_variable_meaning_and_default() -> None
         rest = f"(environment: {option.variable}; default: {option.default or 'empty'})"
         expected = f"{option.flag} {option.variable} {option.meaning} {rest}"
         assert "".join(expected.split()) in text
+
+
+@pytest.mark.parametrize("variable", ["DEFAULT_IMAGE", "INIT_IMAGE"])
+def test_default_images_name_their_registry_as_cri_o_pulls_no_others(variable: str) -> None:
+    (option,) = (option for option in options.OPTIONS if option.variable == variable)
+    assert option.default.startswith("docker.io/")

@@ -27,6 +27,11 @@ def owned(kind: str, owner: str, api_version: str = "apps/v1", **metadata: Any) 
     return {"metadata": {"ownerReferences": [reference], **metadata}, "spec": {"containers": []}}
 
 
+def restored(name: str, labels: dict[str, str]) -> Object:
+    labels = {**labels, "velero.io/backup-name": "daily", "velero.io/restore-name": "daily-1"}
+    return {"metadata": {"name": name, "labels": labels}}
+
+
 def filled(identity: Identity, prefix: str = "", **own: str) -> tuple[dict[str, str], list[str]]:
     findings = Findings(GROUP)
     keys = {"inject": "true", "path": DATABASE, **{key.replace("_", "-"): text for key, text in own.items()}}
@@ -71,6 +76,18 @@ def refusal(pod: Object, **own: str) -> str:
             "pod/solo",
         ),
         ({"metadata": {"name": "solo", "generateName": "other-"}}, "pod/solo"),
+        # As Velero makes Pods again: without an owner and generateName, but with labels that say whose they are.
+        (restored("web-1", {"statefulset.kubernetes.io/pod-name": "web-1"}), "statefulset/web-1"),
+        (restored("web-7d9f-x2k8s", {"pod-template-hash": "7d9f"}), "deployment/web"),
+        (restored("web-x2k8s", {"pod-template-hash": "7d9f"}), "deployment/web"),
+        (restored("web-x2k8s", {"rollouts-pod-template-hash": "7d9f"}), "deployment/web"),
+        (restored("a-web-7d9f-x2k8s", {"pod-template-hash": "7d9f"}), "deployment/a-web"),
+        # Not one that its controller would have named so.
+        (restored("copy", {"statefulset.kubernetes.io/pod-name": "web-1"}), "pod/copy"),
+        (restored("web-7d9f-copy", {"pod-template-hash": "7d9f"}), "pod/web-7d9f-copy"),
+        (restored("x2k8s", {"pod-template-hash": "7d9f"}), "pod/x2k8s"),
+        (restored("-7d9f-x2k8s", {"pod-template-hash": "7d9f"}), "pod/-7d9f-x2k8s"),
+        (restored("web-x2k8s", {"pod-template-hash": ""}), "pod/web-x2k8s"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

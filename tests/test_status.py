@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from injector import GROUP
-from tests import reviews
+from tests import reviews, velero
 
 Object = dict[str, Any]
 STATUS = f"{GROUP}/status"
@@ -44,7 +44,7 @@ def denial(obj: Object) -> str:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "null", "[]", "true", "{}", '{"version": "1"}', "[" * 100_000, "\x00", '{"a": "' + "b" * 10_000 + '"}'],
+    ["", "{", "null", "[]", "true", "{}", '{"version": "1"}', "[" * 20_000, "\x00", '{"a": "' + "b" * 10_000 + '"}'],
     ids=range(10),
 )
 def test_a_damaged_status_is_denied(text: str) -> None:
@@ -143,3 +143,25 @@ def test_an_image_that_the_author_changed_reaches_our_containers_and_a_mirrors_i
     for item in once["spec"]["initContainers"]:
         item["image"] = "mirror.example.com/" + item["image"]
     assert reviews.injected(once) == once
+
+
+def of_deployment() -> Object:
+    """A Pod as a Deployment's ReplicaSet creates it, named already."""
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7d9f", "uid": "1", "controller": True}
+    labels = {"pod-template-hash": "7d9f"}
+    metadata = {"name": "web-7d9f-x2k8s", "generateName": "web-7d9f-", "labels": labels, "ownerReferences": [owner]}
+    return reviews.pod(None, metadata, path="/data/app.db")
+
+
+@pytest.mark.parametrize("files", [None, "data"])
+def test_a_pod_that_velero_restores_is_admitted_as_it_is(files: str | None) -> None:
+    pod = velero.restored(reviews.injected(of_deployment()), files)
+    assert "ownerReferences" not in pod["metadata"]
+    assert reviews.injected(pod) == pod
+
+
+def test_a_pod_that_was_injected_for_another_namespace_is_denied() -> None:
+    """Its databases are written where it says: restored by `--namespace-mappings`, it would write the first one's."""
+    pod = velero.restored(reviews.injected(of_deployment(), namespace="shop"))
+    reply = reviews.response(pod, namespace="staging")
+    assert "was written for other databases or another workload" in reply["status"]["message"]

@@ -84,6 +84,63 @@ def test_a_container_without_the_databases_volume_has_nothing_to_do_with_it() ->
     assert after == obj["spec"]["containers"]
 
 
+@pytest.mark.parametrize("policy", ["off", "warn"])
+def test_another_litestream_that_is_let_be_is_never_asked_for_its_user(policy: str) -> None:
+    obj = pod({"runAsUser": 1000}, None, path="/data/app.db", single_writer=policy)
+    obj["spec"]["containers"][1] |= {"image": "litestream/litestream", "args": ["replicate", "/data/app.db", "s3://b"]}
+    for item in obj["spec"]["containers"]:
+        item["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    assert users(obj) == {(1000, None)}
+    del obj["spec"]["containers"][0]["volumeMounts"], obj["spec"]["containers"][1]["volumeMounts"]
+    assert "volumeMounts" not in reviews.injected(obj)["spec"]["containers"][1]
+
+
+def test_a_litestream_around_the_application_uses_the_database() -> None:
+    obj = pod({"runAsUser": 1000}, {"runAsUser": 2000}, single_writer="off")
+    obj["spec"]["containers"][1]["command"] = ["litestream", "replicate", "-exec=/app"]
+    assert fields(obj) == ["run-as-user"]
+
+
+@pytest.mark.parametrize("name", ["daprd", "vault-agent", "otc-container", "redis-exporter", "exporter"])
+def test_what_another_webhook_puts_beside_the_application_has_no_part_in_its_databases(name: str) -> None:
+    for context in (None, {"runAsUser": 2000}):
+        obj = pod({"runAsUser": 1000}, context)
+        obj["spec"]["containers"][1]["name"] = name
+        assert users(obj) == {(1000, None)}
+        assert "volumeMounts" not in reviews.injected(obj)["spec"]["containers"][1]
+        obj["metadata"]["annotations"][f"{GROUP}/containers"] = f"c0,{name}"
+        assert fields(obj) == ["run-as-user"]
+
+
+def test_who_only_reads_a_volume_does_not_own_the_database_on_it() -> None:
+    obj = pod({"runAsUser": 1000}, None, path="/data/app.db")
+    for item in obj["spec"]["containers"]:
+        item["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    assert fields(obj) == ["run-as-user"]
+    obj["spec"]["containers"][1]["volumeMounts"][0]["readOnly"] = True
+    assert users(obj) == {(1000, None)}
+
+
+def test_a_native_sidecar_that_alone_mounts_the_databases_volume_uses_it() -> None:
+    obj = pod(None, path="/data/app.db")
+    sidecar: Object = {
+        "name": "server",
+        "image": "s:1",
+        "restartPolicy": "Always",
+        "securityContext": {"runAsUser": 1000},
+    }
+    sidecar["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"] |= {"initContainers": [sidecar], "volumes": [{"name": "data", "emptyDir": {}}]}
+    assert users(obj) == {(1000, None)}
+    after = reviews.injected(obj)["spec"]
+    assert "volumeMounts" not in after["containers"][0]
+    assert [item["name"] for item in after["initContainers"]][-2:] == ["litestream-hook-replicate", "server"]
+    obj["metadata"]["annotations"][f"{GROUP}/init-first"] = "false"
+    assert fields(obj) == ["init-first"]
+
+
 def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 

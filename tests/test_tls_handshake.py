@@ -272,8 +272,7 @@ def client_certificate(ca: Pair) -> Pair:
     return certificate._signed(builder.add_extension(purpose, critical=False), key, issuer_key)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_with_a_client_ca_only_its_clients_are_served(tmp_path: Path, version: ssl.TLSVersion) -> None:
+def test_with_a_client_ca_only_its_clients_are_served(tmp_path: Path) -> None:
     ca, leaf = made()
     clients, strangers = make_ca("clients", now()), make_ca("clients", now())
     (tmp_path / "clients.pem").write_bytes(clients.certificate)
@@ -281,9 +280,7 @@ def test_with_a_client_ca_only_its_clients_are_served(tmp_path: Path, version: s
     held = mounted(tmp_path / "certs", leaf, CLIENT_CA_FILE=str(tmp_path / "clients.pem"))
 
     def known_as(identity: Pair | None) -> ssl.SSLContext:
-        client = client_of(ca, identity, tmp_path)
-        client.maximum_version = version
-        return client
+        return client_of(ca, identity, tmp_path)
 
     async def client(port: int) -> None:
         await call(port, known_as(client_certificate(clients)))
@@ -296,6 +293,43 @@ def test_with_a_client_ca_only_its_clients_are_served(tmp_path: Path, version: s
         await call(port, known_as(client_certificate(strangers)))
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await call(port, known_as(client_certificate(clients)))
+
+    with_server(held, client)
+
+
+def test_a_session_of_a_replaced_client_ca_is_not_resumed(tmp_path: Path) -> None:
+    """OpenSSL believes a resumed session for two hours. Of TLS 1.2 it remembers each, so that is not spoken then."""
+    ca, leaf = made()
+    before, after = make_ca("clients", now()), make_ca("clients", now())
+    (tmp_path / "clients.pem").write_bytes(before.certificate)
+    (tmp_path / "certs").mkdir()
+    held = mounted(tmp_path / "certs", leaf, CLIENT_CA_FILE=str(tmp_path / "clients.pem"))
+    known, old = (client_of(ca, client_certificate(before), tmp_path) for _ in range(2))
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def request(port: int, client: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSession:
+        """A whole request, as tickets come behind the handshake; the session that a client could resume."""
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+            client.wrap_socket(connection, server_hostname=NAME, session=session) as wrapped,
+        ):
+            wrapped.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            if not b"".join(iter(lambda: wrapped.recv(1024), b"")).endswith(b"ok"):
+                raise ConnectionResetError("no answer")
+            assert wrapped.session is not None
+            assert not wrapped.session_reused
+            return wrapped.session
+
+    async def client(port: int) -> None:
+        session = await asyncio.to_thread(request, port, known)
+        assert not session.has_ticket
+        await asyncio.to_thread(request, port, known, session)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(request, port, old)
+        (tmp_path / "clients.pem").write_bytes(after.certificate)
+        await held._look(first=False)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(request, port, known, session)
 
     with_server(held, client)
 

@@ -17,6 +17,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from injector.cluster import client
 from injector.tls import BadCertificate, Certificates, rotation, source
 from injector.tls.certificate import Pair, blocks, facts, make_ca, make_leaf
 from injector.tls.rotation import PROPAGATION, SETTLE, decide
@@ -292,6 +293,24 @@ def test_the_certificate_and_its_dates_are_told(api: Api, caplog: pytest.LogCapt
     assert "PRIVATE" not in caplog.text
 
 
+def test_no_key_is_logged_or_shown(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    clock = Clock()
+    held = replica(api, clock)
+    asyncio.run(held.start())
+    keys = [stored_in(api).ca.key, stored_in(api).leaf.key]
+    clock.time += 300 * DAY  # a new CA and a new certificate
+    look(held, 3)
+    api.put("secrets", NAMESPACE, api.secret() | {"data": api.secret()["data"] | {"ca.key": "ZGFtYWdlZA=="}})
+    look(held)
+    keys += [stored_in(api).ca.key, stored_in(api).leaf.key]
+    said = caplog.text + repr(stored_in(api)) + repr(decide(source.fields(stored_in(api)), NAMES, clock.time))
+    assert "was written" in said
+    assert "PRIVATE" not in said
+    for key in keys:
+        assert key.decode().splitlines()[1] not in said  # the rest is the public key, as in the certificate
+
+
 def test_a_ca_that_nobody_is_to_trust_any_more_can_be_got_rid_of(api: Api) -> None:
     """As the operator does it: no replica running, no Secret, no caBundle."""
     asyncio.run(replica(api, Clock()).start())
@@ -345,13 +364,17 @@ def test_a_deleted_secret_is_made_anew_without_a_gap(api: Api) -> None:
     assert served(second) == served(first)
 
 
-FAULTS = [Fault(500, 99), Fault(0, 99), Fault(403, 99), Fault(409, 99), Fault(429, 99), Fault(401, 99)]
+FAULTS = [Fault(status, 10**9) for status in (500, 0, 403, 409, 429, 401)]
 
 
 @pytest.mark.parametrize("resource", ["secrets", "mutatingwebhookconfigurations"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.status or "reset"))
 @pytest.mark.parametrize("when", ["start", "later"])
-def test_no_fault_of_the_api_stops_serving(server: Server, fault: Fault, resource: str, when: str) -> None:
+def test_no_fault_of_the_api_stops_serving(
+    server: Server, fault: Fault, resource: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LIMIT", 0.5)
+
     async def main() -> None:
         clock = Clock(now())
         cluster = server.cluster()

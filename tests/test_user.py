@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from injector import options
+from injector import GROUP, options
+from injector.admission.verdict import Question, judge
 from tests import reviews
 from tests.test_target import fields, pod, users
 
@@ -52,6 +53,51 @@ def test_the_operators_default_user_stands_for_unknown_users_only() -> None:
     assert fields(pod({"runAsUser": 1}, None), options=chosen) == ["run-as-user"]
 
 
+def openshift() -> Object:
+    """A Deployment without a uid, as on OpenShift, which gives each Pod one of its namespace's range."""
+    template = pod(None, path="/data/app.db")
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"strategy": {"type": "Recreate"}, "template": {key: template[key] for key in ("metadata", "spec")}},
+    }
+
+
+LATER = options.read({"DEFAULT_RUN_AS_USER": "pod"})
+
+
+def test_a_template_whose_pods_are_given_a_user_later_is_warned_of_and_its_pods_must_have_one() -> None:
+    assert fields(openshift()) == ["run-as-user"]
+    assert "each Pod has to be given one when it is made" in reviews.warned(openshift(), options=LATER)
+    assert fields(pod(None), options=LATER) == ["run-as-user"]
+    assert users(pod({"runAsUser": 1000680000}), options=LATER) == {(1000680000, None)}
+
+
+def test_a_user_that_a_template_names_counts_where_others_are_given_theirs_later() -> None:
+    obj = openshift()
+    obj["spec"]["template"]["metadata"]["annotations"][f"{GROUP}/run-as-user"] = "1000680000"
+    assert reviews.warned(obj, options=LATER) == ""
+
+
+def test_a_template_that_is_injected_leaves_the_user_to_whom_gives_it_and_is_never_root() -> None:
+    """The whole way: the command line's output is applied, the Pod gets its user, the webhook finds nothing to do."""
+    question = Question(("apps", "Deployment"), "CREATE", openshift(), "shop")
+    template = judge(question, LATER).after["spec"]["template"]
+    contexts = [item["securityContext"] for item in template["spec"]["initContainers"]]
+    assert all("runAsUser" not in context and context["runAsNonRoot"] for context in contexts)
+
+    reference = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-abc", "uid": "1", "controller": True}
+    labels = {**template["metadata"]["labels"], "pod-template-hash": "abc"}
+    metadata = {**template["metadata"], "labels": labels, "generateName": "web-abc-", "ownerReferences": [reference]}
+    made: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    assert fields(made, options=LATER, namespace="shop") == ["run-as-user"]
+    for item in [*made["spec"]["initContainers"], *made["spec"]["containers"]]:
+        item["securityContext"] = {**(item["securityContext"] or {}), "runAsUser": 1000680000}
+    after = reviews.injected(made, options=LATER, namespace="shop")
+    assert after["spec"] == made["spec"]
+
+
 def starts_as_root(
     variables: Object, context: Object | None = None, pod_context: Object | None = None, **annotations: str
 ) -> Object:
@@ -95,9 +141,30 @@ def test_a_users_own_word_and_a_real_uid_beat_the_variable() -> None:
 
 
 def test_root_against_the_variable_is_denied_with_what_to_write() -> None:
-    found = reviews.denied(starts_as_root({"PUID": "1000"}, run_as_user="0"))["run-as-user"]
-    assert 'write "1000"' in found
+    obj = starts_as_root({"PUID": "1000"}, run_as_user="0")
+    assert 'write "1000"' in reviews.denied(obj)["run-as-user"]
+    assert "warnings" not in reviews.response(obj)
+    strict = reviews.response(starts_as_root({"PUID": "1000"}, {"runAsNonRoot": True}, run_as_user="0"))
+    assert len(strict["status"]["details"]["causes"]) == 1
     assert users(starts_as_root({"PUID": "1000"}, run_as_user="1000")) == {(1000, None)}
+
+
+@pytest.mark.parametrize("context", [None, {"runAsUser": 0}])
+def test_an_image_that_its_variable_keeps_root_is_no_surprise(context: Object | None) -> None:
+    obj = starts_as_root({"PUID": "0", "PGID": "0"}, context)
+    assert users(obj) == {(0, 0)}
+    assert reviews.warned(obj) == ""
+    assert reviews.warned(starts_as_root({"PUID": "0"}, context, run_as_user="0")) == ""
+    obj["spec"]["securityContext"] = {"runAsNonRoot": True}
+    assert "runAsNonRoot: true" in reviews.denied(obj)["run-as-user"]
+
+
+def test_root_by_a_security_context_that_forbids_it_is_denied_with_the_field_to_mend() -> None:
+    for obj in (pod({"runAsUser": 0, "runAsNonRoot": True}), pod({"runAsNonRoot": True}, user={"runAsUser": 0})):
+        assert "write the uid of the user" in reviews.denied(obj)["securityContext.runAsUser"]
+    obj = pod({"runAsNonRoot": True})
+    found = reviews.denied(obj, options=options.read({"DEFAULT_RUN_AS_USER": "0"}))
+    assert "runAsNonRoot: true" in found["run-as-user"]
 
 
 @pytest.mark.parametrize("context", [{"runAsNonRoot": True}, {"runAsUser": 0, "runAsNonRoot": True}])
@@ -114,3 +181,5 @@ def test_who_names_no_user_is_told_how_to_find_out() -> None:
     found = reviews.denied(pod(None, path="/config/app.db"))["run-as-user"]
     assert "the user that owns the database file" in found
     assert "kubectl exec … -c c0 -- stat -c %u /config/app.db" in found
+    assert "containers" not in found
+    assert f"name the one that uses it in {GROUP}/containers" in reviews.denied(pod(None, None))["run-as-user"]

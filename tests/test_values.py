@@ -60,6 +60,8 @@ ACCEPTED: list[tuple[Callable[[str], Any], list[str]]] = [
             "/data/app.db",
             "/data/a.db, /data/b.db",
             "/data/a b.db",
+            "/data/a; b:c|d.db",
+            "/data/{x,/data/y}.db",
             "/data/-x",
             "/data/ü.db",
             "/etcetera/a.db",
@@ -227,6 +229,11 @@ REFUSED: list[tuple[Callable[[str], Any], list[str]]] = [
             "/data/../a.db",
             "/data/a.db,",
             "/data/$HOME.db",
+            "/data/{a,b}.db",
+            "/data/a.db;/data/b.db",
+            "/data/a.db /data/b.db",
+            "/data/a.db:/data/b.db",
+            "/data/a.db|/data/b.db",
             "/data/$(X)",
             "/data/a\nb",
             "/data/\x00",
@@ -447,6 +454,15 @@ def test_an_accepted_path_is_absolute_and_normal(text: str) -> None:
     for path in paths:
         assert re.fullmatch(r"(/[^/$\n]+){2,}", path)
         assert not {".", ".."} & set(path.split("/"))
+
+
+@pytest.mark.parametrize("length", [222, 227, 237, 255])
+def test_a_file_name_leaves_room_for_what_is_moved_aside(length: int) -> None:
+    """A name has at most 255 bytes, and Litestream's folder is moved to one with a date; test_init_script does it."""
+    assert values.database_paths(f"/data/{'n' * 221}") == (f"/data/{'n' * 221}",)
+    for name in ("n" * length, "ü" * (length // 2) + "n" * (length % 2)):
+        with pytest.raises(ValueError, match="is too long"):
+            values.database_paths(f"/data/{name}")
 
 
 def test_all_wrong_paths_are_named_at_once() -> None:

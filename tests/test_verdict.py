@@ -1,6 +1,7 @@
 """One judge: what the webhook answers to an object is what the command line says of the same object in a file."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def said(
     code = cli.main([command, "--namespace", "default", "--defaults-file", f"{tmp_path}/defaults.yaml", str(file)])
     captured = capsys.readouterr()
     findings = captured.out if command == "check" else captured.err
-    return code, captured.out, findings.replace(f"{file}: document 1 ", "")
+    return code, captured.out, re.sub(rf"{re.escape(str(file))}:\d+: (\w+): {obj['kind']} [^:]*: ", r"\1: ", findings)
 
 
 def lines(obj: Object, operators: str = "") -> list[str]:
@@ -60,7 +61,7 @@ def lines(obj: Object, operators: str = "") -> list[str]:
     namespace = (obj.get("metadata") or {}).get("namespace") or "default"
     reply = reviews.response(obj, namespace=namespace, defaults=defaults(operators, namespace))
     causes = [] if reply["allowed"] else [cause["message"] for cause in reply["status"]["details"]["causes"]]
-    return [*causes, *(f"risk: {warning}" for warning in reply.get("warnings", []))]
+    return [*(f"error: {cause}" for cause in causes), *(f"warning: {warning}" for warning in reply.get("warnings", []))]
 
 
 def inputs() -> list[Any]:
@@ -100,7 +101,7 @@ def test_check_says_what_the_webhook_answers(
     code, _, findings = said(changed, "check", tmp_path, capsys, operators)
     assert code == bool(expected)
     assert all(line in findings for line in expected), findings
-    assert findings.count(f"({obj['kind']} ") == len(expected)
+    assert len(re.findall("^(?:error|warning): ", findings, re.MULTILINE)) == len(expected)
 
 
 @cases

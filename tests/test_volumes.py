@@ -339,14 +339,38 @@ def test_an_applications_own_volume_below_a_directory_of_the_system_is_fine(dire
     [
         {"nfs": {"server": "a", "path": "/"}},
         {"azureFile": {"secretName": "a", "shareName": "b"}},
-        {"csi": {"driver": "efs.csi.aws.com"}},
+        {"quobyte": {"registry": "a", "volume": "b"}},
+        {"flexVolume": {"driver": "fstab/cifs"}},
+        *({"csi": {"driver": driver}} for driver in (
+            "blob.csi.azure.com", "cephfs.csi.ceph.com", "csi.juicefs.com", "csi.weka.io", "efs.csi.aws.com",
+            "file.csi.azure.com", "filestore.csi.storage.gke.io", "fsx.csi.aws.com", "gcsfuse.csi.storage.gke.io",
+            "nfs.csi.k8s.io", "openshift-storage.cephfs.csi.ceph.com", "org.democratic-csi.nfs",
+            "org.gluster.glusterfs", "rook-ceph.cephfs.csi.ceph.com", "ru.yandex.s3.csi", "s3.csi.aws.com",
+            "seaweedfs-csi-driver", "smb.csi.k8s.io",
+        )),
     ],
-    ids=lambda source: next(iter(source)),
-)
+    ids=lambda source: str(next(iter(source.values())).get("driver", next(iter(source)))),
+)  # fmt: skip
 def test_a_network_file_system_under_a_database_is_warned_of(source: Object) -> None:
     obj = pod(container(mount("/data")), path="/data/app.db")
     obj["spec"]["volumes"] = [{"name": obj["spec"]["containers"][0]["volumeMounts"][0]["name"], **source}]
     assert "WAL does not work over a network file system" in reviews.warned(obj)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"persistentVolumeClaim": {"claimName": "a"}},
+        {"rbd": {"monitors": ["a"], "image": "b"}},
+        *({"csi": {"driver": driver}} for driver in ("ebs.csi.aws.com", "pd.csi.storage.gke.io", "disk.csi.azure.com")),
+        {"csi": {"driver": None}},
+    ],
+    ids=range(6),
+)
+def test_a_block_device_and_a_claim_are_not_warned_of(source: Object) -> None:
+    obj = pod(container(mount("/data")), path="/data/app.db")
+    obj["spec"]["volumes"] = [{"name": obj["spec"]["containers"][0]["volumeMounts"][0]["name"], **source}]
+    assert "network file system" not in reviews.warned(obj)
 
 
 def test_a_path_beside_the_volumes_is_warned_of_with_both() -> None:
@@ -366,7 +390,7 @@ def test_a_pod_of_many_mounts_and_databases_is_answered() -> None:
 @pytest.mark.timeout(60)
 def test_a_small_request_can_not_become_a_pod_of_millions_of_mounts() -> None:
     path = ",".join(f"/{number}/a" for number in range(350))
-    many = [{"name": f"c{number}", "image": "x"} for number in range(20_000)]
+    many = [{"name": f"c{number}", "image": "x"} for number in range(2_000)]
     assert "are too many" in reviews.denied(reviews.pod({"containers": many}, path=path))["containers"]
     assert reviews.response(reviews.pod({"containers": many}, path=path, containers="c0"))["allowed"]
 
@@ -402,3 +426,54 @@ def test_mounts_are_looked_through_once_for_all_databases_beside_them(monkeypatc
     path = ",".join(f"/data/{number}/app.db" for number in range(100))
     assert reviews.response(pod(container(*mounts), path=path))["allowed"]
     assert len(looks) == len(mounts)
+
+
+EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+EXCLUDE = "backup.velero.io/backup-volumes-excludes"
+
+
+def blocking(obj: Object) -> list[str]:
+    """Volumes for which the cluster autoscaler keeps a Pod's node (its utils/drain, HasBlockingLocalStorage).
+
+    Before 1.27 it counted those in memory as well.
+    """
+    safe = set(obj["metadata"]["annotations"].get(EVICT, "").split(","))
+    local = [each["name"] for each in obj["spec"]["volumes"] if "emptyDir" in each or "hostPath" in each]
+    return [name for name in local if name not in safe]
+
+
+def test_no_volume_of_ours_keeps_the_autoscaler_from_removing_a_node_nor_gets_into_a_backup() -> None:
+    for obj in (
+        reviews.pod(path="/a/a.db,/b/b.db"),
+        pod(container(mount("/data"))),
+        pod(container(mount("/data")), path="/data/a.db,/b/b.db"),
+    ):
+        stored = reviews.injected(obj)
+        assert blocking(stored) == []
+        excluded = stored["metadata"]["annotations"][EXCLUDE].split(",")
+        assert excluded == [each["name"] for each in stored["spec"]["volumes"] if "emptyDir" in each]
+
+
+def test_the_applications_own_local_volume_still_keeps_its_node() -> None:
+    stored = reviews.injected(pod(container(mount("/data")), sources={"data": {"emptyDir": {}}}))
+    assert blocking(stored) == ["data"]
+    assert "data" not in stored["metadata"]["annotations"][EXCLUDE].split(",")
+
+
+@pytest.mark.parametrize("written", ["tmp,cache", "tmp, cache", "litestream-hook-storage", ""])
+@pytest.mark.parametrize("key", [EVICT, EXCLUDE])
+def test_what_a_pod_says_of_its_volumes_stays_and_is_said_once(key: str, written: str) -> None:
+    obj = reviews.pod({}, {"annotations": {key: written}})
+    stored = reviews.injected(obj)
+    text = stored["metadata"]["annotations"][key]
+    assert text.startswith(written)
+    added = ["litestream-hook-config", "litestream-hook-storage"]
+    assert sorted(name for name in text.split(",") if name.startswith("litestream-hook-")) == added
+    assert "" not in text.split(",")
+    assert reviews.injected(stored) == stored
+
+
+def test_whoever_forbids_an_eviction_is_not_contradicted() -> None:
+    forbidden = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+    stored = reviews.injected(reviews.pod({}, {"annotations": forbidden}))
+    assert forbidden.items() <= stored["metadata"]["annotations"].items()

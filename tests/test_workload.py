@@ -1,5 +1,6 @@
 """Workloads are judged as the Pods that they will make: every rule of two writers, updates, owners, misplaced keys."""
 
+import copy
 from typing import Any
 
 import jsonpatch
@@ -154,6 +155,40 @@ def test_owned_by_a_checked_controller_is_reported_once_and_by_another_always() 
 
     assert reviews.response(owned("apps/v1", "Deployment"))["allowed"]
     assert not reviews.response(owned("argoproj.io/v1alpha1", "Rollout"))["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("obj", "example"),
+    [
+        (workload("StatefulSet", {"replicas": 2}, replica_path="fixed/{database}"), "fixed/{pod}/{database}"),
+        (workload("StatefulSet", {"replicas": 2}, replica_path="fixed"), "fixed/{pod}/{database}"),
+        (workload("DaemonSet"), "{namespace}/{kind}/{workload}/{node}/{database}"),
+    ],
+    ids=range(3),
+)
+def test_a_replica_path_that_is_too_few_comes_with_one_that_is_enough(obj: Object, example: str) -> None:
+    (message,) = reviews.denied(obj).values()
+    assert message.endswith(f", such as {example}")
+    obj = copy.deepcopy(obj)
+    obj["spec"]["template"]["metadata"]["annotations"][f"{GROUP}/replica-path"] = example
+    assert reviews.response(obj)["allowed"]
+
+
+def test_knatives_deployment_is_told_what_to_run_instead_of_a_strategy_that_nobody_can_write() -> None:
+    owner = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Revision",
+        "name": "web-2",
+        "uid": "1",
+        "controller": True,
+    }
+    metadata = {"name": "web-2-deployment", "ownerReferences": [owner]}
+    found = reviews.denied(workload("Deployment", {"replicas": 2}, metadata, replica_path=PATH))
+    assert list(found) == ["metadata.ownerReferences"]
+    assert "as a StatefulSet or, with strategy Recreate, a Deployment" in found["metadata.ownerReferences"]
+    soft = workload("Deployment", None, metadata, single_writer="off")
+    assert "each Revision's Deployment has another name" in reviews.denied(soft)["replica-path"]
+    assert reviews.warned(workload("Deployment", None, metadata, single_writer="off", replica_path=PATH)) == ""
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "CronJob"])

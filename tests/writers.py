@@ -12,10 +12,12 @@ holds the answers, and the coroutine is run again for every new list of them. Ti
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+
+import jsonpatch
 
 from injector.cluster import guard as guarding
 from injector.cluster import lease as rules
@@ -145,13 +147,21 @@ class _Api:
     async def replace_lease(self, _: str, lease: dict[str, Any]) -> dict[str, Any]:
         return _object(await self._ask(self._write("replace", lease)))
 
+    async def patch_lease(self, _: str, name: str, patch: list[dict[str, Any]]) -> dict[str, Any]:
+        tests = {one["path"]: one["value"] for one in patch if one["op"] == "test"}
+        namespace, _, holder = tests["/spec/holderIdentity"].partition("/")
+        expected = next((value for path, value in tests.items() if path.endswith("mark")), "")
+        fitting = Lease(name, Holder(namespace, holder), "", expected, MOMENT, again=False)
+        patched = jsonpatch.apply_patch(rules.write(fitting, HOME, Place("", "b", "p")), patch)
+        return _object(await self._ask(self._write("patch", patched)._replace(version=expected)))
+
     async def delete_lease(self, _: str, name: str, uid: str, version: str) -> None:
         await self._ask(Request("delete", name=name, uid=uid, version=version))
 
-    async def list_leases(self, _: str, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    async def list_leases(self, _: str, labels: Mapping[str, str] | None = None) -> AsyncIterator[list[dict[str, Any]]]:
         assert labels is None, "asked outside of the protocol"
         records, self.clock = await self._ask(Request("list"))
-        return [_object(record) for record in records]
+        yield [_object(record) for record in records]
 
     async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         pod = await self._ask(Request("pod", namespace, name))
@@ -331,6 +341,12 @@ def _applied(leases: tuple[Record, ...], request: Request) -> tuple[tuple[Record
     if request.verb == "delete":
         return (rest, "done") if there else (leases, CONFLICT)
     assert request.record is not None
+    if request.verb == "patch":
+        if found is None or found.holder != request.record.holder or request.version not in ("", found.mark):
+            return leases, CONFLICT
+        changed = request.record
+        patched = found._replace(workload=changed.workload, mark=changed.mark, admitted=changed.admitted)
+        return _sorted(*rest, patched), patched
     if there if request.verb == "replace" else found is None:
         return _sorted(*rest, request.record), request.record
     return leases, CONFLICT

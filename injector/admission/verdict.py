@@ -15,9 +15,9 @@ workload CREATE or UPDATE, wrong                            denied     every (ne
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from injector import GROUP
@@ -120,6 +120,8 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
         return Verdict("unchanged", "declined" if own else "not-annotated", pod)
     if problems := _malformed(pod, shapes.Pod, own, options):
         return Verdict("denied", "malformed", pod, problems)
+    if options.default_run_as_user == "pod":  # what gives Pods their user comes before any webhook
+        options = dataclasses.replace(options, default_run_as_user=None)
     try:
         injection = inject(pod, replica.of_pod(pod, question.namespace), options, question.defaults)
     except InvalidPod as invalid:
@@ -204,57 +206,3 @@ def _malformed(
 
 def _as_string(value: object) -> str:
     return '"…"' if value is None or isinstance(value, (dict, list)) else quoted(json.dumps(value))
-
-
-def asked_for(found: Mapping[str, Any], options: Options) -> bool:
-    """Whether an object carries annotations of our group, wherever in it."""
-    prefix = group(options.variant) + "/"
-    return any(str(key).startswith(prefix) for _, names in _annotations(found) for key in names)
-
-
-def overlooked(found: Mapping[str, Any], options: Options) -> list[Violation]:
-    """What of an object's annotations no webhook ever sees: of a kind that isn't judged, or of a misspelled group.
-
-    Args:
-        found: an object of a manifest.
-        options: the operator's.
-    """
-    our_group = group(options.variant)
-    key = key_of(found)
-    violations = []
-    for path, names in _annotations(found):
-        groups = {str(name).rpartition("/")[0] for name in names}
-        if our_group in groups and key == NAMESPACE:
-            if not options.namespace_defaults:
-                violations.append(Violation(f"{path}[{our_group}/…]", None, NO_NAMESPACE_DEFAULTS))
-        elif our_group in groups and key not in JUDGED:
-            violations.append(
-                Violation(
-                    f"{path}[{our_group}/…]",
-                    None,
-                    f"is on a {key[1]} of {found.get('apiVersion')}, which nobody looks at: the webhook injects Pods, "
-                    "and checks Deployments, StatefulSets, ReplicaSets, DaemonSets, Jobs and CronJobs. If it makes "
-                    "Pods with these annotations, they are injected unchecked; else write them in a Pod template",
-                )
-            )
-        violations += [
-            Violation(f"{path}[{near}/…]", None, f"is not our group: did you mean {our_group}?")
-            for near in sorted(groups)
-            if near != our_group and not near.endswith(GROUP) and _alike(near, our_group)
-        ]
-    return violations
-
-
-def _alike(one: str, other: str) -> bool:
-    return bool(difflib.get_close_matches(one[:64], [other], cutoff=0.9))
-
-
-def _annotations(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401
-    """(path, annotations) of all metadata in an object, to a depth that no kind of Kubernetes' own reaches."""
-    if isinstance(value, dict) and depth < 12:
-        for key, below in value.items():
-            place = f"{path}.{key}" if path else str(key)
-            if key == "annotations" and isinstance(below, dict):
-                yield place, below
-            elif isinstance(below, dict):
-                yield from _annotations(below, place, depth + 1)

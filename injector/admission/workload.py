@@ -23,6 +23,10 @@ TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "Job"): ("spec", "template"),
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
 }
+KNATIVE = (
+    "Knative starts the Pods of a new Revision while those of the old one still write, and nobody can write a strategy "
+    "for that: run what uses a database as a StatefulSet or, with strategy Recreate, a Deployment instead"
+)
 SOME_NODE = "NODE"  # stands for each node's name while only the template is there
 
 
@@ -87,6 +91,17 @@ def checked_elsewhere(workload: Mapping[str, Any]) -> bool:
     return owner is not None and (owner["apiVersion"].rpartition("/")[0], owner["kind"]) in TEMPLATES
 
 
+def is_knative(api_group: str) -> bool:
+    """Whether an API group is Knative's, whose Deployments nobody can write a strategy for."""
+    return api_group == "serving.knative.dev"
+
+
+def _of_knative(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The owner reference of a Deployment that Knative made, one for each Revision."""
+    owner = replica.controller(metadata)
+    return owner if owner is not None and is_knative(owner["apiVersion"].rpartition("/")[0]) else None
+
+
 def concerns_us(key: tuple[str, str], workload: Mapping[str, Any], options: Options) -> bool:
     """Whether any of our annotations stands in a workload, its template, or (by mistake) elsewhere in it."""
     return any(settings.ours(metadata, group(options.variant)) for _, metadata in _metadata(key, workload))
@@ -110,6 +125,8 @@ def identity(key: tuple[str, str], workload: Mapping[str, Any], namespace: str) 
     metadata = workload.get("metadata") or {}
     name = metadata.get("name") or ""
     kind = key[1]
+    if _of_knative(metadata) is not None:
+        return replica.of_revision(namespace)
     if not name and kind not in ("Job", "CronJob"):
         return replica.of_nameless(namespace, kind)
     if kind == "Deployment":
@@ -166,7 +183,10 @@ def examine(
         warnings = invalid.warnings
     own = {**defaults.under(own), **own}
     policy = own.get("single-writer", BY_KEY["single-writer"].default)
-    writers = list(_second_writers(key[1], workload["spec"], own))
+    if (revision := _of_knative(workload.get("metadata") or {})) is not None:
+        writers = [Violation("metadata.ownerReferences", f"{revision['kind']} {revision['name']}", KNATIVE)]
+    else:
+        writers = list(_second_writers(key[1], workload["spec"], own))
     if policy == "warn":
         warnings = [*warnings, *map(str, writers)]
     elif policy != "off":
@@ -195,12 +215,16 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
     if kind == "Deployment":
         if replicas > 1:
             yield _many(kind, replicas)
-        strategy = (spec.get("strategy") or {}).get("type")
+        written = spec.get("strategy") or {}
+        strategy = written.get("type")
         if strategy != "Recreate":
+            # The API server refuses the two together.
+            out = ", and take rollingUpdate out" if written.get("rollingUpdate") is not None else ""
             yield Violation(
                 "spec.strategy.type",
                 strategy,
-                "a rolling update (the default) starts the new Pod while the old one still writes: write Recreate",
+                "a rolling update (the default) starts the new Pod while the old one still writes: "
+                f"write Recreate{out}",
             )
     elif kind == "ReplicaSet" and replicas > 1:
         yield _many(kind, replicas)
@@ -208,13 +232,15 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
         yield Violation(
             "spec.replicas",
             str(replicas),
-            "all Pods would write one replica and destroy it: write 1, or a replica-path with {pod}",
+            "all Pods would write one replica and destroy it: write 1, or a replica-path with {pod}, such as "
+            + _with_place(path, "{pod}"),
         )
     elif kind == "DaemonSet" and isinstance(path, str) and "{node}" not in path:
         yield Violation(
             "spec.template",
             path,
-            "the Pods on all nodes would write one replica and destroy it: write a replica-path with {node}",
+            "the Pods on all nodes would write one replica and destroy it: write a replica-path with {node}, such as "
+            + _with_place(path, "{node}"),
         )
     elif kind == "Job":
         yield from _parallel("spec.parallelism", spec)
@@ -227,6 +253,12 @@ def _second_writers(kind: str, spec: Mapping[str, Any], own: Mapping[str, Any]) 
                 policy,
                 "Allow (the default) runs a second Job while the first still writes: write Forbid",
             )
+
+
+def _with_place(path: object, place: str) -> str:
+    """A replica path with one more placeholder."""
+    start, database, _ = str(path)[:200].partition("{database}")
+    return f"{start.rstrip('/')}/{place}/{database or '{database}'}"
 
 
 def _number(value: int | None) -> int:

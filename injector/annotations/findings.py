@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from injector.errors import InvalidPod, Violation
 
+MOST = 500  # violations: nobody reads on, and databases times variables, say, can be many
+
 
 @dataclass
 class Findings:
@@ -29,11 +31,17 @@ class Findings:
         shown = None if value is None else without_credentials(name, value)
         origin = None if shown is None else self.origins.get(name)
         whose = f" (the value is of {origin})" if origin else ""
-        self.violations.append(Violation(self.key(name), shown, expected + whose))
+        self.deny_field(self.key(name), shown, expected + whose)
 
     def deny_field(self, path: str, value: str | None, expected: str) -> None:
-        """Notes that the field of the Pod at this path (`spec.os`) is wrong."""
+        """Notes that the field of the Pod at this path (`spec.os`) is wrong.
+
+        Raises:
+            InvalidPod: if it is one of many; nothing more is looked for then.
+        """
         self.violations.append(Violation(path, value, expected))
+        if len(self.violations) >= MOST:
+            self.end()
 
     def end(self) -> None:
         """Ends the injection if anything is wrong.

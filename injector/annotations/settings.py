@@ -42,7 +42,7 @@ def dotted(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
-NEWEST_03 = "litestream/litestream:0.3.13"
+NEWEST_03 = "docker.io/litestream/litestream:0.3.13"
 NEWEST = _release(DEFAULT_IMAGE)
 KNOWN_SERIES = {(0, 3): _release(NEWEST_03), (0, 5): NEWEST}  # and the release that a tag without a third number means
 OLDEST = (0, 3, 5)  # the first whose restore knows -if-db-not-exists

@@ -50,12 +50,12 @@ ANNOTATIONS = (
     Annotation("init-image", INIT_IMAGE, values.image, "image with a shell that writes the config"),
     Annotation("storage", "1Gi", values.size, "size limit of each volume that is added for databases"),
     Annotation("containers", None, values.container_names,
-               "containers that use the databases, comma-separated; by default all of `spec.containers` "
-               "except injected network proxies"),
+               "containers that use the databases, comma-separated; by default those that mount a volume where one is, "
+               "else all of `spec.containers`; not network proxies, exporters and other injected sidecars"),
     Annotation("run-as-user", None, values.user_id,
-               "user id of the application; by default its securityContext's"),
+               "user id of the application; by default its securityContext's, or the one that it drops to (`PUID`)"),
     Annotation("run-as-group", None, values.user_id,
-               "group id of the application; by default its securityContext's"),
+               "group id of the application; by default its securityContext's, or the one that it drops to (`PGID`)"),
     Annotation("sidecar", "native", values.one_of(*get_args(Sidecar)),
                "`native`: an init container with `restartPolicy: Always`, which stops after the application; "
                "`container`: an ordinary container"),

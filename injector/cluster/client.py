@@ -1,38 +1,43 @@
 """The few calls to the Kubernetes API: the Secret, our webhook configuration, Leases, one Pod, a Namespace.
 
-httpx2 is used directly instead of lightkube: lightkube does not retry, can't ask for metadata alone, and
-costs each serving process 8 MB more and three times the import time, for five kinds of request.
+lightkube is not used: it does not retry, and costs each serving process 8 MB more and three times the import time, for
+a few kinds of request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import httpx2
 import msgspec
 
+from injector import __version__
+from injector.cluster.connections import Connections
 from injector.errors import quoted
 from injector.values import Object
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Body = Object | list[Object]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 FIELD_MANAGER = "litestream-hook"
+USER_AGENT = f"litestream-hook/{__version__}"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object, and nothing else
 WRITES = ("POST", "PUT", "PATCH")  # that have a field manager
-LIMIT = 10.0  # seconds for a call with all of its retries
+UNFIT = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)  # what a JSON Patch does not fit
+LIMIT = 7.0  # seconds for a call with all of its retries: less than the guard's patience, so that it says why
 ATTEMPT = 4.0  # seconds for one try
-ATTEMPTS = 5
-IDLE = 60.0  # seconds that a connection is kept for the next call
+PAGE = 500  # objects of a long list at a time
 WATCH = 120  # seconds of one watch
 LONGEST_PAUSE = 2.0  # seconds between tries, unless the server asks for more
 
@@ -52,8 +57,13 @@ class Conflict(ClusterError):
     """Somebody else created or changed the object first: read it again."""
 
 
+class _Where(msgspec.Struct, rename={"more": "continue"}):
+    more: str = ""  # where the next page begins; empty after the last
+
+
 class _List(msgspec.Struct):
     items: list[Object] | None = None  # null when there are none
+    metadata: _Where = msgspec.field(default_factory=_Where)
 
 
 class _Resource(NamedTuple):
@@ -74,8 +84,8 @@ class _Resource(NamedTuple):
         return f"{self.plural}{name}" + (f" in namespace {quoted(self.namespace)}" if self.namespace else "")
 
     def rule(self, verb: str) -> str:
-        """The RBAC rule that allows `verb`; creating can't be bound to a name, and any Namespace may be asked for."""
-        bound = self.name and verb != "create" and self.plural != "namespaces"
+        """The RBAC rule that allows `verb`; creating can't be bound to a name, nor Leases and Namespaces."""
+        bound = self.name and verb != "create" and self.plural not in ("leases", "namespaces")
         names = f', resourceNames: ["{self.name}"]' if bound else ""
         return f'apiGroups: ["{self.group}"], resources: ["{self.plural}"]{names}, verbs: ["{verb}"]'
 
@@ -95,7 +105,7 @@ def _configurations(name: str) -> _Resource:
 class Cluster:
     """The Kubernetes API as a ServiceAccount sees it.
 
-    Every call raises ClusterError (Conflict for 409) after its retries, or after LIMIT seconds.
+    Every call raises ClusterError (Conflict for 409): at once where trying again is in vain, else after LIMIT seconds.
     The token is read from its file for every request, because kubelet rotates it.
     """
 
@@ -108,7 +118,7 @@ class Cluster:
         self.address = address
         self._folder = folder
         self._sleep = sleep
-        self._client: httpx2.AsyncClient | None = None
+        self._connections: Connections | None = None
         self._trusted = ""
 
     async def get_secret(self, namespace: str, name: str) -> Object | None:
@@ -143,21 +153,15 @@ class Cluster:
         """
         resource = _configurations(name)
         query = {"watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WATCH)}
+        target = f"{resource._replace(name=None).path}?{urlencode(query)}"
         try:
-            client, token = self._connection()
-            async with client.stream(
-                "GET",
-                self.address + resource._replace(name=None).path,
-                params=query,
-                headers={"Accept": "application/json", "Authorization": f"Bearer {token}"},
-                timeout=httpx2.Timeout(ATTEMPT, read=WATCH + ATTEMPT),
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    raise _error(response, "watch", resource, f"watch {resource}")
-                async for _ in response.aiter_lines():
+            connections, headers = self._ready()
+            async for part in connections.stream(target, headers, ATTEMPT, WATCH + ATTEMPT):
+                if not _succeeded(part.status):
+                    raise _error(part.status, part.body, "watch", resource, f"watch {resource}")
+                for _ in range(part.body.count(b"\n")):
                     yield
-        except (httpx2.TransportError, OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise ClusterError(f"the Kubernetes API can't watch {resource}: {_described(error)}") from None
 
     async def get_lease(self, namespace: str, name: str) -> Object | None:
@@ -172,6 +176,15 @@ class Cluster:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
         return await self._object("PUT", "update", _leases(namespace, lease["metadata"]["name"]), lease)
 
+    async def patch_lease(self, namespace: str, name: str, patch: list[Object]) -> Object:
+        """The Lease after a JSON Patch; Conflict unless it is there, and is what the patch tests for."""
+        try:
+            return await self._object("PATCH", "patch", _leases(namespace, name), patch, "application/json-patch+json")
+        except ClusterError as error:
+            if error.status in UNFIT:
+                raise Conflict(str(error), error.status) from None
+            raise
+
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
         options = {
@@ -182,14 +195,22 @@ class Cluster:
         try:
             await self._call("DELETE", "delete", _leases(namespace, name), body=options)
         except ClusterError as error:
-            if error.status != httpx2.codes.NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> list[Object]:
-        """All Leases of the namespace, or those with these labels."""
-        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
-        content = await self._call("GET", "list", _leases(namespace), parameters=query)
-        return _decoded(content, _List, "list of Leases").items or []
+    async def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, or those with these labels, page by page: there can be very many."""
+        page = {"limit": str(PAGE)}
+        if labels:
+            page["labelSelector"] = ",".join(f"{key}={value}" for key, value in labels.items())
+        while True:
+            found = _decoded(
+                await self._call("GET", "list", _leases(namespace), parameters=page), _List, "list of Leases"
+            )
+            yield found.items or []
+            if not found.metadata.more:
+                return
+            page["continue"] = found.metadata.more
 
     async def find_pod(self, namespace: str, name: str) -> Object | None:
         """The whole Pod, as of this moment; None where there is none. A list of one: listing is all that we may."""
@@ -203,22 +224,22 @@ class Cluster:
         try:
             content = await self._call("GET", "get", namespaces, accept=METADATA)
         except ClusterError as error:
-            if error.status == httpx2.codes.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
         return _decoded(content, Object, "Namespace's metadata")
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        if self._connections is not None:
+            await self._connections.close()
+            self._connections = None
 
     async def _read(self, resource: _Resource) -> Object | None:
         try:
             return await self._object("GET", "get", resource)
         except ClusterError as error:
-            if error.status == httpx2.codes.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
 
@@ -227,7 +248,7 @@ class Cluster:
         method: str,
         verb: str,
         resource: _Resource,
-        body: Object | None = None,
+        body: Body | None = None,
         content_type: str = "application/json",
         about: str | None = None,
     ) -> Object:
@@ -243,61 +264,56 @@ class Cluster:
         resource: _Resource,
         *,
         parameters: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Body | None = None,
         content_type: str = "application/json",
         about: str | None = None,
         accept: str = "application/json",
     ) -> bytes:
         what = f"{verb} {resource._replace(name=about)}"
-        query = {"fieldManager": FIELD_MANAGER} if method in WRITES else dict(parameters or {})
+        query = {"fieldManager": FIELD_MANAGER} if method in WRITES else parameters or {}
+        target = f"{resource.path}?{urlencode(query)}".removesuffix("?")
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
+        kind = {"Accept": accept} | ({} if data is None else {"Content-Type": content_type})
         trouble, tokens = "there was no answer", 0
         try:
             async with asyncio.timeout(LIMIT):
-                for attempt in range(ATTEMPTS):
-                    asked: str | None = None
+                for attempt in itertools.count():
+                    asked = ""
                     try:
-                        client, token = self._connection()
-                        response = await client.request(
-                            method,
-                            self.address + resource.path,
-                            params=query,
-                            content=data,
-                            headers=headers | {"Authorization": f"Bearer {token}"},
-                        )
-                    except (httpx2.TransportError, OSError, ssl.SSLError) as error:
+                        connections, headers = self._ready()
+                        answer = await connections.ask(method, target, headers | kind, data, ATTEMPT)
+                    except OSError as error:
                         trouble = _described(error)
                     else:
-                        if response.is_success:
-                            return response.content
+                        status, content = answer.status, answer.body
+                        if _succeeded(status):
+                            return content
                         # Refused once: the token may have been rotated since it was read.
-                        refused = response.status_code == httpx2.codes.UNAUTHORIZED
+                        refused = status == HTTPStatus.UNAUTHORIZED
                         tokens += refused
-                        if not _passing(response.status_code) and not (refused and tokens == 1):
-                            raise _error(response, verb, resource, what)
-                        trouble = f"{response.status_code} {_said(response)}"
-                        asked = response.headers.get("Retry-After")
-                    if attempt < ATTEMPTS - 1:
-                        await self._sleep(_pause(attempt, asked))
+                        if not _passing(status) and not (refused and tokens == 1):
+                            raise _error(status, content, verb, resource, what)
+                        trouble = f"{status} {_said(content)}"
+                        asked = answer.headers.get("retry-after", "")
+                    await self._sleep(_pause(attempt, asked))
         except TimeoutError:
-            message = f"the Kubernetes API did not {what} within {LIMIT:g} s: {trouble}"
-            raise ClusterError(message) from None
-        raise ClusterError(f"the Kubernetes API can't {what}: {trouble} ({ATTEMPTS} tries)")
+            pass
+        raise ClusterError(f"can't {what}: the Kubernetes API was asked for {LIMIT:g} s in vain: {trouble}")
 
-    def _connection(self) -> tuple[httpx2.AsyncClient, str]:
-        """The client and the token of this moment. A new client is made when the API's CA has changed."""
+    def _ready(self) -> tuple[Connections, dict[str, str]]:
+        """The connections and the headers of this moment. New connections are made when the API's CA has changed."""
         token = (self._folder / "token").read_text().strip()
         trusted = (self._folder / "ca.crt").read_text()
-        if self._client is None or trusted != self._trusted:
+        if self._connections is None or trusted != self._trusted:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_verify_locations(cadata=trusted)
-            # The old client is left to its requests in flight; its connections close with it.
-            limits = httpx2.Limits(keepalive_expiry=IDLE)
-            self._client = httpx2.AsyncClient(verify=context, trust_env=False, timeout=ATTEMPT, limits=limits)
+            if self._connections is not None:
+                self._connections.retire()
+            self._connections = Connections(self.address, context if self.address.startswith("https:") else None)
             self._trusted = trusted
-        return self._client, token
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {token}", "User-Agent": USER_AGENT}
+        return self._connections, headers
 
 
 def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Cluster | None:
@@ -319,51 +335,55 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
     return Cluster(f"https://{f'[{host}]' if ':' in host else host}:{port}", folder)
 
 
+def _succeeded(status: int) -> bool:
+    return status // 100 == 2
+
+
 def _passing(status: int) -> bool:
     """Whether the same request may succeed a little later."""
-    return status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _pause(attempt: int, asked: str | None) -> float:
+def _pause(attempt: int, asked: str) -> float:
     """Seconds until the next try: what the server asks for (Retry-After) and full jitter on top."""
-    least = float(asked) if asked is not None and asked.isascii() and asked.isdigit() else 0.0
-    return least + random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**attempt))  # noqa: S311 (no secret)
+    least = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+    return least + random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2 ** min(attempt, 9)))  # noqa: S311 (no secret)
 
 
-def _error(response: httpx2.Response, verb: str, resource: _Resource, what: str) -> ClusterError:
+def _error(status: int, content: bytes, verb: str, resource: _Resource, what: str) -> ClusterError:
     """The answer's error in words."""
-    status, said = response.status_code, _said(response)
-    if status == httpx2.codes.UNAUTHORIZED:
+    said = _said(content)
+    if status == HTTPStatus.UNAUTHORIZED:
         return ClusterError(
             f"the Kubernetes API does not accept the ServiceAccount's token (401) to {what}: is the "
             "ServiceAccount still there, and is its token mounted?",
             status,
         )
-    if status == httpx2.codes.FORBIDDEN:
+    if status == HTTPStatus.FORBIDDEN:
         role = "Role" if resource.namespace else "ClusterRole"
         return ClusterError(
             f"the ServiceAccount may not {what} (403); add this rule to its {role}: "
             f"{{{resource.rule(verb)}}}; the API said: {said}",
             status,
         )
-    if status == httpx2.codes.NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND:
         return ClusterError(f"the Kubernetes API can't {what}: there is none (404): {said}", status)
-    if status == httpx2.codes.CONFLICT:
+    if status == HTTPStatus.CONFLICT:
         return Conflict(f"the Kubernetes API did not {what}: another writer was first (409): {said}", status)
     return ClusterError(f"the Kubernetes API can't {what}: {status} {said}", status)
 
 
-def _said(response: httpx2.Response) -> str:
+def _said(content: bytes) -> str:
     """The message of the API's Status object, or the start of whatever came."""
     try:
-        message = msgspec.json.decode(response.content, type=dict[str, Any]).get("message")
+        message = msgspec.json.decode(content, type=dict[str, Any]).get("message")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = None
-    return quoted(message if isinstance(message, str) else response.text[:200], 300)
+    return quoted(message if isinstance(message, str) else content[:200].decode(errors="replace"), 300)
 
 
 def _described(error: Exception) -> str:
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, TimeoutError):
         return f"no answer within {ATTEMPT:g} s"
     return f"{type(error).__name__} {error}".strip()
 

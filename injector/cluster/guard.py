@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from injector.cluster import lease as rules
 from injector.cluster.client import ClusterError, Conflict
 from injector.cluster.lease import Asks, Holder, Lease, Look, Place, Take
+from injector.cluster.turns import Crowded, Turns
 from injector.errors import quoted
 from injector.pod.claim import Claim, Refusal, carried, workload
 from injector.pod.inject import Injection
@@ -35,6 +37,7 @@ PLACE = {
     "replica-path",
 }  # of a Pod that writes all of them, no change of defaults moves a replica
 IN_FLIGHT = 16  # questions at a time; the others wait
+WAITING = 256  # each with its Pod in memory, and more come from a controller's next try
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # those of the API server's own generated names
 LONGEST_BASE = 57  # so that a name has at most 63 letters, as a host's
 
@@ -51,11 +54,14 @@ class Api(Protocol):
     async def replace_lease(self, namespace: str, lease: Object) -> Object:
         """The Lease as it was replaced; Conflict unless it was still the one of this uid and resourceVersion."""
 
+    async def patch_lease(self, namespace: str, name: str, patch: list[Object]) -> Object:
+        """The Lease after a JSON Patch; Conflict unless it is there, and is what the patch tests for."""
+
     async def delete_lease(self, namespace: str, name: str, uid: str, version: str) -> None:
         """Delete the Lease, if it is there; Conflict unless it is the one of this uid and resourceVersion."""
 
-    async def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> list[Object]:
-        """All Leases of the namespace, or those with these labels."""
+    def list_leases(self, namespace: str, labels: Mapping[str, str] | None = None) -> AsyncIterator[list[Object]]:
+        """All Leases of the namespace, or those with these labels, page by page."""
 
     async def find_pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """The whole Pod, as of this moment; None where there is none."""
@@ -68,7 +74,7 @@ def new_name(workload: str) -> str:
 
 
 class Guard:
-    """Asks the API who may write; at most IN_FLIGHT questions at a time.
+    """Asks the API who may write; at most IN_FLIGHT questions at a time, of one namespace after the other.
 
     Args:
         api: the cluster's.
@@ -98,7 +104,7 @@ class Guard:
         self._now = now
         self._mark = mark
         self._named = named
-        self._turn = asyncio.Semaphore(IN_FLIGHT)
+        self._turns = Turns(IN_FLIGHT, WAITING)
 
     async def ask(self, injection: Injection, *, dry_run: bool = False) -> Claim | Refusal:
         """A claim to all replicas of a Pod, or why it must not be created now; never raises for the API's faults.
@@ -111,8 +117,11 @@ class Guard:
         places = {Place(settings.endpoint or "", settings.bucket, path) for path in injection.replicas.values()}
         start = time.perf_counter()
         try:
-            async with asyncio.timeout(PATIENCE), self._turn:
+            async with asyncio.timeout(PATIENCE), self._turns.of(asks.namespace):
                 answer = await self.claim(asks, places, dry_run=dry_run)
+        except Crowded:  # GUARD_ON_ERROR=allow lets nobody pass who brought a crowd
+            self._observe("unknown", time.perf_counter() - start)
+            return Refusal(_crowded(asks))
         except (ClusterError, TimeoutError) as error:
             self._observe("unknown", time.perf_counter() - start)
             return self._unknown(asks, str(error) or f"the Kubernetes API did not answer within {PATIENCE:g} s")
@@ -130,7 +139,8 @@ class Guard:
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(seconds):
                 labels = rules.owner_label(asks.namespace, asks.workload)
-                found = filter(rules.ours, await self._api.list_leases(self._home, labels))
+                pages = [page async for page in self._api.list_leases(self._home, labels)]
+            found = filter(rules.ours, itertools.chain(*pages))
             return tuple(sorted(filter(None, (rules.moved_from(each, asks, wanted) for each in found))))
         return ()
 
@@ -161,11 +171,14 @@ class Guard:
     async def claim(self, asks: Asks, places: Collection[Place], *, dry_run: bool = False) -> Claim | Refusal:
         """The protocol. Raises ClusterError where the API, or a Lease, can't say."""
         wanted = dict(sorted((rules.name_of(place), place) for place in places))
+        mark = self._mark()
+        if asks.name and asks.mark and not dry_run and await self._renew_all(asks, mark, wanted):
+            return Claim(asks.name, mark, tuple(wanted))
         looks: dict[str, Look] = {}
         for name, place in wanted.items():
             looks[name] = look = await self._look(name)
             if look.pod is not None and rules.lives(name, look.pod):
-                return Refusal(_writes(look.pod, place))
+                return Refusal(_writes(look.pod, place, self._told(asks, look)))
         if (namesake := await self._namesake(asks, looks.values())) is not None:
             return Refusal(_exists(namesake))
         if dry_run:
@@ -175,9 +188,8 @@ class Guard:
         takes: dict[str, Take] = {}
         for name, look in looks.items():
             if (take := rules.decide(asks, look)) is None:
-                return Refusal(_waits(wanted[name], look))
+                return Refusal(_waits(wanted[name], look, self._told(asks, look)))
             takes[name] = take
-        mark = self._mark()
         wishes = [
             (rules.wish(asks, name, looks[name], take, mark), wanted[name], take.alone) for name, take in takes.items()
         ]
@@ -187,15 +199,23 @@ class Guard:
 
     async def sweep(self) -> int:
         """Delete the Leases that are a day old and whose holder is gone; how many. Raises ClusterError."""
-        found = await self._api.list_leases(self._home)
-        at, swept = self._now(), 0
-        for lease in map(rules.read, filter(rules.ours, found)):
-            if at - lease.admitted <= SWEPT_AFTER or rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
-                continue
-            with contextlib.suppress(Conflict):  # taken in the meantime
-                await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
-                swept += 1
+        swept = 0
+        async for page in self._api.list_leases(self._home):
+            at = self._now()
+            for lease in map(rules.read, filter(rules.ours, page)):
+                if at - lease.admitted > SWEPT_AFTER and await self._swept(lease):
+                    swept += 1
         return swept
+
+    async def _swept(self, lease: Lease) -> bool:
+        """Whether the Lease is deleted: its holder doesn't live, and nobody has taken it since it was read."""
+        if rules.lives(lease.name, await self._api.find_pod(*lease.holder)):
+            return False
+        try:
+            await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
+        except Conflict:
+            return False
+        return True
 
     async def _look(self, name: str) -> Look:
         """The Lease, then the time, then its holder: in another order, a creation could take effect unseen."""
@@ -216,6 +236,24 @@ class Guard:
                 return look.pod
         return await self._api.find_pod(*own)
 
+    def _told(self, asks: Asks, look: Look) -> Told:
+        """Whoever reaches our port can ask for any replica: only its own namespace's Pods are named to a caller."""
+        assert look.lease is not None  # noqa: S101 (nobody is told of a holder without one)
+        if look.lease.holder.namespace == asks.namespace:
+            return Told(_named_pod(look.lease.holder), own=True)
+        return Told(
+            "a Pod in another namespace",
+            f" Whoever may read Leases finds it with: kubectl get lease {look.lease.name} -n {self._home}",
+        )
+
+    async def _renew_all(self, asks: Asks, mark: str, names: Collection[str]) -> bool:
+        """Whether this is the second call for one creation: the Pod carries the mark that each of its Leases has."""
+        for name in names:
+            write = self._api.patch_lease(self._home, name, rules.renewal(asks, mark, self._now()))
+            if await self._written(write, name, mark) is None:
+                return False
+        return True
+
     async def _take_all(self, wishes: Sequence[tuple[Lease, Place, bool]]) -> Refusal | None:
         """Take one after another, always in the order of their names; what can't be used is given back."""
         taken: list[Lease] = []
@@ -233,18 +271,21 @@ class Guard:
         return None
 
     async def _take(self, wish: Lease, place: Place) -> Lease | None:
-        """The Lease as it is stored with our mark; None if another call was faster.
+        """The Lease as it is stored with our mark; None if another call was faster."""
+        write = self._api.replace_lease if wish.version else self._api.create_lease
+        return await self._written(write(self._home, rules.write(wish, self._home, place)), wish.name, wish.mark)
+
+    async def _written(self, write: Awaitable[Object], name: str, mark: str) -> Lease | None:
+        """The Lease as it is stored with this mark; None if it was not as it had to be.
 
         A write can take effect although its answer is lost, or is a conflict with itself: so it is read, once.
         """
-        body = rules.write(wish, self._home, place)
         try:
-            write = self._api.replace_lease if wish.version else self._api.create_lease
-            return rules.read(await write(self._home, body))
+            return rules.read(await write)
         except ClusterError as error:
-            found = await self._api.get_lease(self._home, wish.name)
+            found = await self._api.get_lease(self._home, name)
             stored = None if found is None else rules.read(found)
-            if stored is not None and stored.mark == wish.mark:
+            if stored is not None and stored.mark == mark:
                 return stored
             if isinstance(error, Conflict):
                 return None
@@ -256,41 +297,60 @@ class Guard:
                 await self._api.delete_lease(self._home, lease.name, lease.uid, lease.version)
 
 
-def _named_pod(pod: Mapping[str, Any]) -> str:
-    metadata = pod["metadata"]
-    return f"Pod {quoted(metadata['name'])} in namespace {quoted(metadata['namespace'])}"
+class Told(NamedTuple):
+    """How a refusal names the holder of a Lease, and how it ends for those who may know more."""
+
+    who: str
+    more: str = ""
+    own: bool = False  # whether it is of the caller's own namespace
 
 
-def _writes(pod: Mapping[str, Any], place: Place) -> str:
+def _named_pod(holder: Holder) -> str:
+    return f"Pod {quoted(holder.name)} in namespace {quoted(holder.namespace)}"
+
+
+def _writes(pod: Mapping[str, Any], place: Place, told: Told) -> str:
     """What the one who creates the second writer reads."""
-    first = f"{_named_pod(pod)} still writes the replica {quoted(str(place))}"
+    first = f"{told.who} still writes the replica {quoted(str(place))}"
     since = _ending_since(pod)
     if since is None:
         return (
             f"{first}, and nobody has asked it to end. Two writers destroy a replica: delete that Pod first "
             "(a Deployment needs replicas: 1 and strategy type Recreate), or give this one another replica-path."
+            f"{told.more}"
         )
     metadata = pod["metadata"]
+    force = (
+        " If its node is dead, and only if you are sure of that, remove it with: "
+        f"kubectl delete pod {metadata['name']} -n {metadata['namespace']} --force --grace-period=0"
+    )
     return (
         f"{first}; it has been terminating since {since:%Y-%m-%d %H:%M:%S} UTC. The Pod's controller tries "
-        "again until it is gone. If its node is dead, and only if you are sure of that, remove it with: "
-        f"kubectl delete pod {metadata['name']} -n {metadata['namespace']} --force --grace-period=0"
+        f"again until it is gone.{force if told.own else told.more}"
     )
 
 
 def _exists(pod: Mapping[str, Any]) -> str:
     since = _ending_since(pod)
     what = "delete it first" if since is None else f"it has been terminating since {since:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{_named_pod(pod)} exists already: {what}."
+    metadata = pod["metadata"]
+    return f"{_named_pod(Holder(metadata['namespace'], metadata['name']))} exists already: {what}."
 
 
-def _waits(place: Place, look: Look) -> str:
+def _waits(place: Place, look: Look, told: Told) -> str:
     assert look.lease is not None  # noqa: S101 (without one nobody has to wait)
-    holder, left = look.lease.holder, look.lease.admitted + rules.EXPIRY - look.at
+    left = look.lease.admitted + rules.EXPIRY - look.at
     return (
-        f"Pod {quoted(holder.name)} in namespace {quoted(holder.namespace)} was allowed to write the replica "
+        f"{told.who} was allowed to write the replica "
         f"{quoted(str(place))} a moment ago and may still be on its way. If it does not appear, the replica is free in "
-        f"{max(1, round(left.total_seconds()))} s: try again, as a Pod's controller does by itself."
+        f"{max(1, round(left.total_seconds()))} s: try again, as a Pod's controller does by itself.{told.more}"
+    )
+
+
+def _crowded(asks: Asks) -> str:
+    return (
+        f"too many Pods of namespace {quoted(asks.namespace)} are created at once: try again, as a Pod's controller "
+        "does by itself."
     )
 
 

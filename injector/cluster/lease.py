@@ -59,8 +59,9 @@ def location(place: Place) -> str:
         host = f"[{ipaddress.ip_address(host)}]"
     path = [url.path.strip("/"), place.bucket, place.path]
     if amazon := AMAZON.fullmatch(host):
+        inside_vpc = f".vpce.{amazon['partition']}" in host  # bucket.vpce-ID.s3.REGION.vpce…: bucket is that word
         host = amazon["partition"]
-        path.insert(0, amazon["bucket"] or "")
+        path.insert(0, (not inside_vpc and amazon["bucket"]) or "")
     elif url.port not in DEFAULT_PORTS:
         host = f"{host}:{url.port}"
     return "/".join((host, *filter(None, path)))
@@ -180,9 +181,25 @@ def write(lease: Lease, namespace: str, place: Place) -> Object:
         "spec": {
             "holderIdentity": str(lease.holder),
             "leaseDurationSeconds": int(EXPIRY.total_seconds()),
-            "acquireTime": lease.admitted.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "acquireTime": _micro_time(lease.admitted),
         },
     }
+
+
+def renewal(asks: Asks, mark: str, admitted: datetime) -> list[Object]:
+    """The JSON Patch of a second call for one creation, which fits as long as the Pod carries the Lease's mark."""
+    annotation = f"/metadata/annotations/{GROUP}~1"
+    return [
+        {"op": "test", "path": "/spec/holderIdentity", "value": str(Holder(asks.namespace, asks.name))},
+        {"op": "test", "path": f"{annotation}mark", "value": asks.mark},
+        {"op": "replace", "path": f"{annotation}mark", "value": mark},
+        {"op": "replace", "path": f"{annotation}workload", "value": asks.workload},
+        {"op": "replace", "path": "/spec/acquireTime", "value": _micro_time(admitted)},
+    ]
+
+
+def _micro_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Asks(NamedTuple):
@@ -259,8 +276,6 @@ def decide(asks: Asks, look: Look) -> Take | None:
     if lives(lease.name, pod):
         return None
     mine = lease.holder == Holder(asks.namespace, asks.name)
-    if mine and asks.mark == lease.mark:  # the second call for one creation
-        return Take(again=lease.again, alone=False)
     if mine and pod is None:  # another creation of the same name: the API server lets one of them be
         return Take(again=True, alone=False)
     if pod is not None and ended(pod) and carried(pod).mark == lease.mark and not lease.again:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
-from injector.pod import containers, litestream, volumes
+from injector.pod import containers, litestream, resources, volumes
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
-from injector.pod.shapes import Container, PodSpec
-from injector.pod.target import grace
-from injector.values import LITESTREAM_IMAGE, Quantity, quantity
+from injector.pod.shapes import PodSpec
+from injector.pod.target import grace, replicates, sign_of_litestream, starts_application
+from injector.values import LITESTREAM_IMAGE
+
+OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")  # of nodes
 
 
 def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> None:
@@ -51,7 +53,7 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
             f'already, the Pod waits: write {findings.key("local-database")} "replace" to move it aside and restore, '
             'once, or "keep" to go on with it'
         )
-    _check_resources(spec, plan, findings)
+    resources.check(spec, plan, findings)
     proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
     names = set(plan.target_names)
     for name in proxies:
@@ -72,82 +74,51 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
                 )
 
 
-def _check_resources(spec: PodSpec, plan: Plan, findings: Findings) -> None:
-    """Resources of the Pod as a whole hold for all its containers (core/v1 PodSpec.resources): ours have to fit in."""
-    whole = spec.get("resources") or {}
-    settings = plan.settings
-    requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
-    limits = {"cpu": settings.cpu_limit, "memory": settings.memory_limit}
-    running = [
-        *spec["containers"],
-        *(i for i in spec.get("initContainers") or [] if i.get("restartPolicy") == "Always"),
-    ]
-    others = [item for item in running if not item["name"].startswith(volumes.PREFIX)]
-    for resource in ("cpu", "memory"):
-        most = _quantity(whole.get("requests"), resource)
-        own = requests[resource]
-        if most is not None:
-            asked = [_quantity((item.get("resources") or {}).get("requests"), resource) for item in others]
-            needed = sum((each.amount for each in asked if each is not None), own.amount)
-            if needed > most.amount:
-                findings.deny_field(
-                    f"spec.resources.requests.{resource}",
-                    most.text,
-                    f"is less than the Pod's containers ask for together with Litestream ({own.text}): write more, "
-                    f"or a smaller {findings.key(f'{resource}-request')}",
-                )
-        limit, mine = _quantity(whole.get("limits"), resource), limits[resource]
-        if limit is not None and mine is not None and mine.amount > limit.amount:
-            findings.deny_field(
-                f"spec.resources.limits.{resource}",
-                limit.text,
-                f"is less than Litestream's limit ({mine.text}): write more, or a smaller "
-                f"{findings.key(f'{resource}-limit')}",
-            )
-
-
-def _quantity(amounts: object, resource: str) -> Quantity | None:
-    text = amounts.get(resource) if isinstance(amounts, dict) else None
-    try:
-        return None if text is None else quantity(str(text))
-    except ValueError:
-        return None
-
-
 def _is_windows(spec: PodSpec) -> bool:
-    selected = (spec.get("nodeSelector") or {}).get("kubernetes.io/os") == "windows"
-    options = [(spec.get("securityContext") or {}).get("windowsOptions")]
-    options += [(item.get("securityContext") or {}).get("windowsOptions") for item in spec["containers"]]
-    host = any((option or {}).get("hostProcess") for option in options)
-    return (spec.get("os") or {}).get("name") == "windows" or selected or host
+    """Whether a Pod runs on Windows: by its own word, the nodes that it selects, or options that only Windows has."""
+    contexts = [spec.get("securityContext"), *(item.get("securityContext") for item in spec["containers"])]
+    selector = spec.get("nodeSelector") or {}
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
+    required = [
+        any(
+            match.get("key") in OS_LABELS and match.get("operator") == "In" and match.get("values") == ["windows"]
+            for match in term.get("matchExpressions") or []
+        )
+        for term in terms
+    ]
+    return (
+        (spec.get("os") or {}).get("name") == "windows"
+        or any(selector.get(label) == "windows" for label in OS_LABELS)
+        or (bool(required) and all(required))
+        or any((context or {}).get("windowsOptions") for context in contexts)
+    )
 
 
 def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Findings) -> None:
     """Two Litestreams on one file destroy their replicas: at least one of two could not be restored in 4 of 4 runs."""
     if settings.single_writer == "off":
         return
-    for item in [*(spec.get("initContainers") or []), *spec["containers"]]:
-        if item["name"].startswith(volumes.PREFIX) or not _replicates(item):
+    init = [(item, item.get("restartPolicy") == "Always") for item in spec.get("initContainers") or []]
+    for item, stays in [*init, *((item, True) for item in spec["containers"])]:
+        if item["name"].startswith(volumes.PREFIX):
             continue
+        if not replicates(item, stays=stays):
+            if stays and (sign := sign_of_litestream(item)) is not None:
+                findings.warn(
+                    f"container {item['name']} has {sign}: if it runs a Litestream of its own, two on one database "
+                    "destroy its replicas: take that out"
+                )
+            continue
+        remedy = "start its application without" if starts_application(item) else "take that container out"
         right = (
             f"container {item['name']} runs a Litestream of its own, and two on one database destroy its replicas: "
-            "take that container out; to go on with its replica, write its path in the bucket in "
-            f"{findings.key('replica-path')}"
+            f"{remedy}; to go on with its replica, write its path in the bucket in {findings.key('replica-path')}"
         )
         if settings.single_writer == "warn":
             findings.warn(right)
         else:
             findings.deny("single-writer", "enforce", right)
-
-
-def _replicates(item: Container) -> bool:
-    """Whether a container runs `litestream replicate`, alone (the image's own entrypoint) or around the application."""
-    command = [*(item.get("command") or []), *(item.get("args") or [])]
-    words = " ".join(command).split()
-    named = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0] == "litestream"
-    at = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "litestream"), None)
-    verb = words[at + 1 : at + 2] if at is not None else words[:1] if named else []
-    return verb == ["replicate"]
 
 
 def _check_image(plan: Plan, findings: Findings) -> None:

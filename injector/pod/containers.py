@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from injector.annotations.settings import Settings
 from injector.annotations.table import STATUS, group
 from injector.pod import litestream, scripts, volumes
 from injector.pod.plan import Plan, User
@@ -16,6 +17,7 @@ RESTORE = "litestream-hook-restore"
 RESTORE_FROM = "litestream-hook-restore-from"
 REPLICATE = "litestream-hook-replicate"
 SCRIPT = ["/bin/sh", "-eu", "-c"]  # begins the command of a container whose script stands in the Pod
+PORT = "litestream"  # of its metrics
 NEVER = 1_000_000  # failures of a probe
 LARGE_BYTES = 16 * 2**20  # a database above takes more than a second or two to upload
 
@@ -26,7 +28,7 @@ def security_context(user: User) -> Object:
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
-        "runAsUser": user.uid,
+        **({} if user.uid is None else {"runAsUser": user.uid}),
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     if user.uid != 0:
@@ -58,8 +60,7 @@ def init(plan: Plan) -> InjectedContainer:
         environment.append({"name": "LITESTREAM_RESTORE_FROM", "value": litestream.config(settings, plan.sources)})
     if litestream.can_list(settings):
         environment.append({"name": "LITESTREAM_SIDECAR_SCRIPT", "value": scripts.SIDECAR})
-    else:
-        container["image"] = settings.init_image.reference
+    container["image"] = init_image(settings)
     if settings.restore != "off":
         environment.append({"name": "LITESTREAM_DATABASES", "value": "\n".join(plan.replicas)})
     if asks:
@@ -112,7 +113,7 @@ def replicate(plan: Plan) -> InjectedContainer:
     if plan.native:
         container["restartPolicy"] = "Always"
     if settings.metrics_port is not None:
-        container["ports"] = [{"name": "litestream", "containerPort": settings.metrics_port, "protocol": "TCP"}]
+        container["ports"] = [{"name": PORT, "containerPort": settings.metrics_port, "protocol": "TCP"}]
     lifecycle: Object = {}
     alive = litestream.probe(settings)
     if litestream.can_list(settings):
@@ -160,11 +161,24 @@ def first_syncs(plan: Plan) -> dict[str, int]:
     return {database: least for database in settings.path if database not in plan.storage.lasting}
 
 
-def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence[str]) -> InjectedContainer:
-    settings = plan.settings
+def init_image(settings: Settings) -> str:
+    """The image of init: Litestream's, where that has a shell and can say what a replica holds."""
+    return settings.image.reference if litestream.can_list(settings) else settings.init_image.reference
+
+
+def resources(settings: Settings) -> dict[str, dict[str, str]]:
+    """What every injected container asks for, as a LimitRange judges each."""
     limits = {"memory": settings.memory_limit.text}
     if settings.cpu_limit is not None:
         limits["cpu"] = settings.cpu_limit.text
+    return {
+        "requests": {"cpu": settings.cpu_request.text, "memory": settings.memory_request.text},
+        "limits": limits,
+    }
+
+
+def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence[str]) -> InjectedContainer:
+    settings = plan.settings
     # Nine tenths of the limit: the garbage collector works harder before the kernel has to kill.
     memory = int(settings.memory_limit.amount * 9 / 10)
     return {
@@ -172,10 +186,7 @@ def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence
         "image": settings.image.reference,
         "args": arguments,
         "env": [*plan.credentials.environment, {"name": "GOMEMLIMIT", "value": str(memory)}, *plan.storage.environment],
-        "resources": {
-            "requests": {"cpu": settings.cpu_request.text, "memory": settings.memory_request.text},
-            "limits": limits,
-        },
+        "resources": resources(settings),
         "securityContext": security_context(plan.user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, databases), *plan.credentials.mounts],

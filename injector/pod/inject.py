@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
 from injector.annotations.defaults import NONE, Defaults
@@ -11,18 +11,17 @@ from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
 from injector.options import Options
-from injector.pod import check, containers, litestream, merge, order, replica, status, target, user, volumes
+from injector.pod import check, containers, litestream, merge, order, overlay, replica, status, target, user, volumes
 from injector.pod.plan import Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
 from injector.pod.status import Status
-from injector.values import Object
+from injector.values import LONGEST_CONFIG, Object
 
 Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"]
 
+LONGEST_ANNOTATIONS = 256 * 1024  # bytes of all keys and values of an object, as Kubernetes' validation counts them
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
-# One environment variable of a process can hold 128 KiB (Linux' MAX_ARG_STRLEN); the config is one.
-LONGEST_CONFIG = 120 * 1024
 
 
 class Injection(NamedTuple):
@@ -67,6 +66,8 @@ def inject(pod: Object, identity: Identity, options: Options, defaults: Defaults
         status.check(earlier, plan.replicas, _missing(pod["spec"], built), findings)
     findings.end()
     injected = _merge(pod, plan, built, findings)
+    _check_annotations(injected["metadata"]["annotations"], findings)
+    findings.end()
     return Injection(injected, findings.warnings, plan.settings, dict(plan.replicas), identity)
 
 
@@ -97,7 +98,7 @@ def _plan(
         replica.sources(settings, identity, replicas, findings),
         target.credentials(settings, targets),
         earlier.grace_period if earlier else target.grace(spec),
-        earlier.image if earlier else None,
+        status.earlier(earlier),
     )
     check.pod(spec, plan, identity, findings)
     return plan, earlier
@@ -136,22 +137,37 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
     """
     spec = pod["spec"]
     init_containers, main_containers = (
-        _with_mounts(_with_image(spec.get(key) or [], plan), plan) for key in ("initContainers", "containers")
+        _with_mounts(spec.get(key) or [], plan) for key in ("initContainers", "containers")
     )
     ours_first = [*built.first, built.sidecar] if plan.native else built.first
     needed = _needed_grace(plan.grace, len(plan.replicas))
     changes: Object = {
         "initContainers": order.placed(init_containers, ours_first, plan, findings),
-        "containers": main_containers if plan.native else order.laid(main_containers, [built.sidecar]),
+        "containers": main_containers if plan.native else overlay.laid(main_containers, [built.sidecar], plan.earlier),
         "volumes": merge.items(spec.get("volumes") or [], built.volumes, "volumes"),
         "terminationGracePeriodSeconds": max(target.grace(spec), needed),
     }
+    metadata = pod.get("metadata") or {}
+    dispensable = volumes.dispensable(metadata.get("annotations") or {}, [item["name"] for item in built.volumes])
     marks: Object = {
-        "annotations": {findings.key(STATUS): status.write(plan)},
+        "annotations": {findings.key(STATUS): status.write(plan), **dispensable},
         "labels": {findings.key(LABEL): "true"},
     }
-    metadata = merge.over(pod.get("metadata") or {}, marks)
+    metadata = merge.over(metadata, marks)
     return {**pod, "metadata": metadata, "spec": _changed(spec, changes)}
+
+
+def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> None:
+    """What is added must not be what Kubernetes refuses the Pod for, in words that say nothing of the webhook."""
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    own = len(annotations[findings.key(STATUS)].encode())
+    if size > LONGEST_ANNOTATIONS:
+        findings.deny_field(
+            "metadata.annotations",
+            None,
+            f"has {size} bytes together with the webhook's own {findings.key(STATUS)} ({own} bytes), and Kubernetes "
+            f"takes {LONGEST_ANNOTATIONS}: use fewer or shorter annotations",
+        )
 
 
 def _changed(spec: Object, changes: Object) -> Object:
@@ -188,17 +204,6 @@ def _check_names(spec: PodSpec, findings: Findings) -> None:
             if item["name"].startswith(volumes.PREFIX):
                 why = "is a name that the webhook keeps for its own: rename it"
                 findings.deny_field(f"spec.{key}", item["name"], why)
-
-
-def _with_image(items: Sequence[Container], plan: Plan) -> Sequence[Container]:
-    """Our containers with the image that is asked for now, where they still have the one of the earlier call."""
-    before, now = plan.image_before, plan.settings.image.reference
-    if before is None or before == now:
-        return items
-    return [
-        {**item, "image": now} if item["name"].startswith(volumes.PREFIX) and item.get("image") == before else item
-        for item in items
-    ]
 
 
 def _with_mounts(items: Sequence[Container], plan: Plan) -> Sequence[Container]:

@@ -14,7 +14,8 @@ from injector import values
 
 # Lists whose items have an identity, and the field that is it.
 KEYS = {"env": "name", "ports": "containerPort", "volumeMounts": "mountPath", "volumes": "name"}
-QUANTITIES = ("limits", "requests", "sizeLimit")
+RESOURCES = ("limits", "requests")
+QUANTITIES = (*RESOURCES, "sizeLimit")
 
 
 def over(theirs: Any, ours: Any, name: str = "") -> Any:  # noqa: ANN401 (any JSON value)
@@ -33,7 +34,7 @@ def over(theirs: Any, ours: Any, name: str = "") -> Any:  # noqa: ANN401 (any JS
         return ours if longer else _same(theirs, merged)
     if type(ours) is type(theirs) and ours == theirs:
         return theirs
-    return theirs if name in QUANTITIES and _equal_quantities(theirs, ours) else ours
+    return theirs if name in QUANTITIES and same_quantity(theirs, ours) else ours
 
 
 def _over_object(theirs: dict[str, Any], ours: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -74,7 +75,8 @@ def _same(theirs: list[Any], merged: list[Any]) -> list[Any]:
     return theirs if unchanged else merged
 
 
-def _equal_quantities(theirs: object, ours: object) -> bool:
+def same_quantity(theirs: object, ours: object) -> bool:
+    """Whether two texts are one amount: the API server rewrites `0.5` to `500m`."""
     try:
         return values.quantity(str(theirs)).amount == values.quantity(str(ours)).amount
     except ValueError:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from injector.annotations.findings import Findings
-from injector.pod import merge
-from injector.pod.containers import SCRIPT
+from injector.pod.overlay import laid
 from injector.pod.plan import Plan
 from injector.pod.shapes import Container, InjectedContainer
-from injector.values import Object
 
 
 def placed(
@@ -32,9 +29,9 @@ def placed(
         )
         targets_follow = all(places[name] > last for name in plan.target_names if name in places)
         if ours_there == order and proxies_lead and targets_follow:
-            return laid(there, ours)
+            return laid(there, ours, plan.earlier)
     present = {item["name"]: item for item in there}
-    block = [laid([present[item["name"]]] if item["name"] in present else [], [item])[0] for item in ours]
+    block = [laid([present[item["name"]]] if item["name"] in present else [], [item], plan.earlier)[0] for item in ours]
     return others[:front] + block + others[front:]
 
 
@@ -71,35 +68,3 @@ def _front(others: Sequence[Container], plan: Plan, findings: Findings) -> int:
         "put the proxy first"
     )
     return min(lead, next(index for index, item in enumerate(others) if item["name"] == early[0]))
-
-
-def laid(there: Sequence[Container], ours: Sequence[InjectedContainer]) -> list[Container]:
-    """Our containers laid over those of the same name, missing ones at the end; another image is kept.
-
-    An image that another webhook has rewritten (to a mirror, to a digest) is the cluster's will.
-    """
-    wanted = {item["name"]: item for item in ours}
-    result = [_over(item, wanted.pop(item["name"])) if item["name"] in wanted else item for item in there]
-    return result + [cast("Container", item) for item in wanted.values()]
-
-
-def _over(theirs: Container, ours: InjectedContainer) -> Container:
-    """One of our containers with our fields, but for what somebody else has a say in.
-
-    An image rewritten to a mirror or a digest, a command wrapped in another (a secret store's, which starts ours), and
-    resources that an autoscaler has set stay. A script of ours is never somebody else's: a newer one takes its place.
-    """
-    mine: Object = dict(ours)
-    if theirs.get("image"):
-        del mine["image"]
-    command = theirs.get("command") or []
-    if (command or theirs.get("args")) and command[:3] != SCRIPT:
-        mine.pop("command", None)
-        mine.pop("args", None)
-    there: Object = dict(theirs.get("resources") or {})
-    mine["resources"] = {
-        kind: {name: amount for name, amount in amounts.items() if name not in (there.get(kind) or {})}
-        for kind, amounts in ours["resources"].items()
-    }
-    merged: Container = merge.over(theirs, mine)
-    return merged

@@ -53,21 +53,33 @@ def _compare_lists(path: str, before: list[Any], after: list[Any], operations: l
             if old is not new:
                 _compare(f"{path}/{index}", old, new, operations)
         return
+    start = _common(before, after)
+    before, after = before[start:], after[start:]
     wanted = [_identity(item) for item in after]
     survivors = []
     for item, stays in zip(before, _in_order([_identity(item) for item in before], wanted), strict=True):
         if stays:
             survivors.append(item)
         else:
-            operations.append({"op": "remove", "path": f"{path}/{len(survivors)}"})
-    length, following = len(survivors), 0
-    for index, item in enumerate(after):
-        if following < len(survivors) and _identity(survivors[following]) == wanted[index]:
+            operations.append({"op": "remove", "path": f"{path}/{start + len(survivors)}"})
+    length, following = start + len(survivors), 0
+    for index, item in enumerate(after, start):
+        if following < len(survivors) and _identity(survivors[following]) == wanted[index - start]:
             _compare(f"{path}/{index}", survivors[following], item, operations)
             following += 1
         else:
             operations.append({"op": "add", "path": f"{path}/{'-' if index == length else index}", "value": item})
             length += 1
+
+
+def _common(before: Sequence[object], after: Sequence[object]) -> int:
+    """How many items at the start of two lists are the very same: what is appended to a long list costs little."""
+    count = 0
+    for old, new in zip(before, after, strict=False):
+        if old is not new:
+            break
+        count += 1
+    return count
 
 
 def _same_place(old: object, new: object) -> bool:

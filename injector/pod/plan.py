@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from injector.annotations.settings import Settings
 from injector.pod.shapes import Container, EnvVar, VolumeMount
@@ -15,9 +15,12 @@ LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still 
 
 @dataclass(frozen=True)
 class User:
-    """Whom Litestream runs as: the application, by its user, group and SELinux label."""
+    """Whom Litestream runs as: the application, by its user, group and SELinux label.
 
-    uid: int
+    `uid` is None in a template whose Pods are each given one when they are made.
+    """
+
+    uid: int | None
     gid: int | None
     selinux: Mapping[str, Any] | None = None
 
@@ -30,13 +33,20 @@ class Credentials:
     mounts: Sequence[VolumeMount] = ()
 
 
+class Earlier(NamedTuple):
+    """What an earlier call set in our containers, by its status: their images, and their resources by kind and name."""
+
+    images: frozenset[str] = frozenset()
+    resources: Mapping[str, Mapping[str, str]] = {}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is asked for, and what was found in the Pod for it.
 
     `targets` are the containers that use the databases, `replicas` each database's path in the bucket,
     `sources` the path that it starts from where that is another one, `grace` the application's own grace
-    period in seconds, `image_before` the image that an earlier call gave to our containers.
+    period in seconds, `earlier` what another call has set in our containers.
     """
 
     settings: Settings
@@ -47,7 +57,7 @@ class Plan:
     sources: Mapping[str, str]
     credentials: Credentials
     grace: int
-    image_before: str | None = None
+    earlier: Earlier
 
     @property
     def target_names(self) -> list[str]:

@@ -11,6 +11,8 @@ from injector.annotations.settings import Settings
 from injector.annotations.table import BY_KEY
 
 DEFAULT_TEMPLATE = BY_KEY["replica-path"].default
+RANDOM_LETTERS = 5  # at the end of a generated name
+STATEFUL_POD = "statefulset.kubernetes.io/pod-name"
 ROLLOUT_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
 # Groups and kinds whose Pods' names and lives are known; every other controller needs an explicit path.
 KNOWN_OWNERS = {
@@ -50,6 +52,8 @@ def of_pod(pod: Mapping[str, Any], namespace: str) -> Identity:
     prefix = metadata.get("generateName") or ""
     owner = controller(metadata)
     if owner is None:
+        if name and not prefix and (restored := _restored(namespace, name, metadata.get("labels") or {})) is not None:
+            return restored
         if name and not (prefix and name.startswith(prefix)):
             return _identity(namespace, "pod", name, pod=name)
         return _unidentified(
@@ -65,6 +69,20 @@ def of_pod(pod: Mapping[str, Any], namespace: str) -> Identity:
     if kind == "Job":
         return of_job(namespace, owner["name"])
     return of_replica_set(namespace, owner["name"], metadata.get("labels") or {})
+
+
+def _restored(namespace: str, name: str, labels: Mapping[str, str]) -> Identity | None:
+    """Of a Pod that has lost its owner and generateName, as Velero creates Pods again; None: it never had one.
+
+    Its controller takes it back by its labels, so that it is a Pod of that workload as before.
+    """
+    if labels.get(STATEFUL_POD) == name:
+        return of_stateful_pod(namespace, name)
+    hashes = [f"-{labels[label]}" for label in ROLLOUT_HASHES if labels.get(label)]
+    base, _, random = name.rpartition("-")
+    for suffix in hashes:  # which the webhook leaves out of the names that it gives
+        base = base.removesuffix(suffix)
+    return of_deployment(namespace, base) if hashes and base and len(random) == RANDOM_LETTERS else None
 
 
 def controller(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -108,6 +126,11 @@ def of_daemon(namespace: str, name: str, node: str | None) -> Identity:
 def of_nameless(namespace: str, kind: str) -> Identity:
     """Of the Pods of a workload that has no name yet."""
     return _unidentified(namespace, f"the {kind} has a generateName only, so its name is not known yet")
+
+
+def of_revision(namespace: str) -> Identity:
+    """Of the Pods of Knative's Deployments, of which each Revision has one of another name."""
+    return _unidentified(namespace, "each Revision's Deployment has another name")
 
 
 def of_job(namespace: str, name: str) -> Identity:
@@ -231,11 +254,5 @@ def _fill(
 
 def _shared(filled: Mapping[str, str]) -> list[str]:
     """Databases whose replica paths are equal or lie one inside the other."""
-    return [
-        database
-        for database, path in filled.items()
-        if any(
-            other != database and (path == taken or path.startswith(taken + "/") or taken.startswith(path + "/"))
-            for other, taken in filled.items()
-        )
-    ]
+    together = {path for pair in values.inside_another(filled.values()) for path in pair}
+    return [database for database, path in filled.items() if path in together]

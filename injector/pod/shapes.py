@@ -10,25 +10,31 @@ import msgspec
 
 from injector.values import Object
 
-Names = dict[str, str]
+# Kubernetes' own limits, and where it has none, what no Pod comes near: what a name's or a list's length multiplies
+# in messages and searches would else have no bound.
+Label = Annotated[str, msgspec.Meta(max_length=63)]
+Subdomain = Annotated[str, msgspec.Meta(max_length=253)]
+Path = Annotated[str, msgspec.Meta(max_length=4096)]
+MOST_ITEMS = msgspec.Meta(max_length=2000)
+Names = Annotated[dict[str, Annotated[str, msgspec.Meta(max_length=256 * 1024)]], MOST_ITEMS]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class OwnerReference(TypedDict):
     """metav1.OwnerReference."""
 
-    apiVersion: str
-    kind: str
-    name: str
+    apiVersion: Subdomain
+    kind: Subdomain
+    name: Subdomain
     controller: NotRequired[bool | None]
 
 
 class ObjectMeta(TypedDict, total=False):
     """metav1.ObjectMeta."""
 
-    name: str | None
-    generateName: str | None
-    namespace: str | None
+    name: Subdomain | None
+    generateName: Subdomain | None
+    namespace: Label | None
     annotations: Names | None
     labels: Names | None
     ownerReferences: list[OwnerReference] | None
@@ -48,10 +54,10 @@ class SecurityContext(TypedDict, total=False):
 class VolumeMount(TypedDict):
     """core/v1 VolumeMount."""
 
-    name: str
-    mountPath: str
-    subPath: NotRequired[str | None]
-    subPathExpr: NotRequired[str | None]
+    name: Label
+    mountPath: Path
+    subPath: NotRequired[Path | None]
+    subPathExpr: NotRequired[Path | None]
     readOnly: NotRequired[bool | None]
 
 
@@ -66,6 +72,7 @@ class EnvVar(TypedDict):
 class ContainerPort(TypedDict, total=False):
     """core/v1 ContainerPort."""
 
+    name: str | None
     containerPort: Integer
 
 
@@ -79,7 +86,7 @@ class Resources(TypedDict, total=False):
 class Container(TypedDict):
     """core/v1 Container."""
 
-    name: str
+    name: Label
     image: NotRequired[str | None]
     command: NotRequired[list[str] | None]
     args: NotRequired[list[str] | None]
@@ -88,6 +95,7 @@ class Container(TypedDict):
     env: NotRequired[list[EnvVar] | None]
     resources: NotRequired[Resources | None]
     ports: NotRequired[list[ContainerPort] | None]
+    lifecycle: NotRequired[Object | None]
     volumeMounts: NotRequired[list[VolumeMount] | None]
     securityContext: NotRequired[SecurityContext | None]
 
@@ -114,7 +122,7 @@ class InjectedContainer(TypedDict):
 class Volume(TypedDict):
     """core/v1 Volume: its source stands beside its name."""
 
-    name: str
+    name: Label
 
 
 class NodeSelectorRequirement(TypedDict, total=False):
@@ -129,6 +137,7 @@ class NodeSelectorTerm(TypedDict, total=False):
     """core/v1 NodeSelectorTerm."""
 
     matchFields: list[NodeSelectorRequirement] | None
+    matchExpressions: list[NodeSelectorRequirement] | None
 
 
 class NodeSelector(TypedDict, total=False):
@@ -158,10 +167,10 @@ class PodOS(TypedDict, total=False):
 class PodSpec(TypedDict):
     """core/v1 PodSpec."""
 
-    containers: list[Container]
-    initContainers: NotRequired[list[Container] | None]
-    ephemeralContainers: NotRequired[list[Container] | None]
-    volumes: NotRequired[list[Volume] | None]
+    containers: Annotated[list[Container], MOST_ITEMS]
+    initContainers: NotRequired[Annotated[list[Container], MOST_ITEMS] | None]
+    ephemeralContainers: NotRequired[Annotated[list[Container], MOST_ITEMS] | None]
+    volumes: NotRequired[Annotated[list[Volume], MOST_ITEMS] | None]
     securityContext: NotRequired[SecurityContext | None]
     terminationGracePeriodSeconds: NotRequired[Integer | None]
     affinity: NotRequired[Affinity | None]

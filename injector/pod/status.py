@@ -10,7 +10,8 @@ import msgspec
 from injector import __version__
 from injector.annotations.findings import Findings
 from injector.annotations.table import STATUS
-from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
+from injector.pod import containers
+from injector.pod.plan import LONGEST_GRACE_SECONDS, Earlier, Plan
 from injector.pod.volumes import PREFIX
 
 
@@ -18,8 +19,9 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     """The annotation `status`, as JSON.
 
     `databases` maps each database to the path of its replica in the bucket, `containers` names those that
-    use them, `grace_period` is the application's own, in seconds, before the webhook raised it. `defaults` are the
-    values, beside the Pod's own, that were used: another call keeps them, whatever has changed since.
+    use them, `grace_period` is the application's own, in seconds, before the webhook raised it. `image`, `init_image`
+    (where init has another one) and `resources` are what was set in our containers. `defaults` are the values, beside
+    the Pod's own, that were used: another call keeps them, whatever has changed since.
     """
 
     version: str
@@ -29,6 +31,8 @@ class Status(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     databases: dict[str, str]
     containers: list[str]
     grace_period: int
+    init_image: str | None = None
+    resources: dict[str, dict[str, str]] = {}
     defaults: dict[str, str] = {}
 
 
@@ -43,6 +47,8 @@ def write(plan: Plan) -> str:
         dict(plan.replicas),
         plan.target_names,
         plan.grace,
+        image if (image := containers.init_image(plan.settings)) != plan.settings.image.reference else None,
+        containers.resources(plan.settings),
         settings.defaults.under(dict.fromkeys(settings.given, "")),
     )
     return msgspec.json.encode(status).decode()
@@ -73,6 +79,13 @@ def read(own: Mapping[str, Any], present: Sequence[str], findings: Findings) -> 
         _deny(text, f"names {_absent(missing, 'container')}", findings)
         return None
     return status
+
+
+def earlier(status: Status | None) -> Earlier:
+    """What an earlier call set in our containers; nothing is known of a first one."""
+    if status is None:
+        return Earlier()
+    return Earlier(frozenset(filter(None, (status.image, status.init_image))), status.resources)
 
 
 def fits(status: Status, own: Mapping[str, Any], asked: Sequence[str] | None, findings: Findings) -> bool:

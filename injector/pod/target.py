@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
@@ -25,6 +26,13 @@ IDENTITY_VARIABLES = (
     "AWS_STS_REGIONAL_ENDPOINTS",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
+# The binary (`litestream`, `/opt/litestream-v0.3.13`, `${LITESTREAM_BIN}`) and what it is told to do, in small letters.
+CALL = re.compile(r"""litestream[\w-]{0,40}+(?:\.\d{1,9}+){0,4}+\}?["'\s\\]{1,40}+([a-z]{1,20}+)""")
+# What other webhooks put beside an application, or what only watches it: its databases are none of theirs.
+SIDECARS = re.compile(
+    r"azwi-proxy|daprd|datadog-agent-injected|gke-gcsfuse-sidecar|jaeger-agent|otc-container|queue-proxy|vault-agent"
+    r"|(.*[-_])?exporter"
+)
 TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -42,39 +50,97 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
     if earlier is not None:
         return [by_name[name] for name in earlier if name in by_name]
     if settings.containers is None:
-        found = [
-            item
-            for item in main
-            if item["name"] not in settings.options.skip_containers and not item["name"].startswith(volumes.PREFIX)
-        ]
-        if not found:
-            findings.deny(
-                "containers",
-                None,
-                "is needed, as all containers of the Pod are known proxies: write the name of the one that uses the "
-                "databases",
-            )
-        if len(found) * len(settings.path) > volumes.MOST_USES:  # `volumes.plan` denies it
-            return found
-        # A container without the volume that a database lies on has nothing to do with it.
-        return volumes.holding(found, settings.path) or found
+        found = _by_default(spec, settings, findings)
+    else:
+        found = [by_name[name] for name in _named(settings.containers, by_name, findings)]
+    if not settings.init_first and "init-first" not in settings.broken:
+        names = {item["name"] for item in found}
+        for item in init:
+            if item["name"] in names:
+                findings.deny(
+                    "init-first",
+                    "false",
+                    f"init container {item['name']} uses the databases and would run before they are restored: write "
+                    '"true"',
+                )
+    return found
+
+
+def _named(names: Sequence[str], by_name: Mapping[str, Container], findings: Findings) -> list[str]:
+    """The names of those of the annotation `containers` that the Pod has."""
     known = [name for name in by_name if not name.startswith(volumes.PREFIX)]
     choice = ", ".join(known)[:200]
-    for number, name in enumerate(name for name in settings.containers if name not in by_name):
+    for number, name in enumerate(name for name in names if name not in by_name):
         meant = similar(name, known) if number < MOST_MEANT else ""
         findings.deny(
             "containers",
-            ",".join(settings.containers),
+            ",".join(names),
             f"the Pod has no container {name}{meant}: write one or more of {choice}",
         )
-    if not settings.init_first and "init-first" not in settings.broken:
-        for name in [item["name"] for item in init if item["name"] in settings.containers]:
-            findings.deny(
-                "init-first",
-                "false",
-                f'init container {name} uses the databases and would run before they are restored: write "true"',
-            )
-    return [by_name[name] for name in settings.containers if name in by_name]
+    return [name for name in names if name in by_name]
+
+
+def _by_default(spec: PodSpec, settings: Settings, findings: Findings) -> list[Container]:
+    """The containers that mount the volumes on which the databases lie, else all that may be the application."""
+    proxies = settings.options.skip_containers
+    main = [item for item in _others(spec["containers"]) if item["name"] not in proxies]
+    if not main:
+        findings.deny(
+            "containers",
+            None,
+            "is needed, as all containers of the Pod are known proxies: write the name of the one that uses the "
+            "databases",
+        )
+    found = [item for item in main if _may_use(item)] or main
+    sidecars = [item for item in _others(spec.get("initContainers") or []) if item.get("restartPolicy") == "Always"]
+    beside = [item for item in sidecars if _may_use(item)]
+    if (len(found) + len(beside)) * len(settings.path) > volumes.MOST_USES:
+        return found  # `volumes.plan` denies it
+    # A container without the volume that a database lies on has nothing to do with it.
+    return volumes.holding(found, settings.path) or volumes.holding(beside, settings.path) or found
+
+
+def _others(items: Sequence[Container]) -> list[Container]:
+    return [item for item in items if not item["name"].startswith(volumes.PREFIX)]
+
+
+def _may_use(item: Container) -> bool:
+    """Whether a container may be the application, by its name, and as no other Litestream that stands beside it."""
+    return not SIDECARS.fullmatch(item["name"]) and (not replicates(item) or starts_application(item))
+
+
+def replicates(item: Container, *, stays: bool = True) -> bool:
+    """Whether a container runs `litestream replicate`, of its own or around the application (`-exec`).
+
+    Words that a shell would take apart count too: `sh -c "litestream restore … && exec litestream replicate"`.
+
+    Args:
+        item: the container.
+        stays: whether it runs as long as the application: then an image of Litestream whose command says nothing
+            replicates. An init container may as well restore.
+    """
+    calls = CALL.findall(_said(item))
+    if calls:
+        return "replicate" in calls
+    image = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0]
+    command, arguments = item.get("command") or [], item.get("args") or []
+    return image == "litestream" and (arguments[:1] == ["replicate"] if arguments and not command else stays)
+
+
+def sign_of_litestream(item: Container) -> str | None:
+    """What makes it likely that a container's image runs Litestream, though its command does not say so."""
+    variable = next((entry["name"] for entry in item.get("env") or [] if entry["name"].startswith("LITESTREAM_")), None)
+    mounted = any(mount["mountPath"] == "/etc/litestream.yml" for mount in item.get("volumeMounts") or [])
+    return f"{variable} in its env" if variable else "/etc/litestream.yml mounted" if mounted else None
+
+
+def starts_application(item: Container) -> bool:
+    """Whether a Litestream has the application as its child (`replicate -exec`)."""
+    return re.search(r"--?exec(?:[\s=]|$)", _said(item)) is not None
+
+
+def _said(item: Container) -> str:
+    return " ".join([*(item.get("command") or []), *(item.get("args") or [])]).lower()
 
 
 def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:

@@ -28,26 +28,37 @@ class _Id(NamedTuple):
 
 
 def of(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings: Findings) -> User:
-    """The user, group and SELinux label that the targets share; what is unknown or differs goes to the findings."""
+    """The user, group and SELinux label that the targets share; what is unknown or differs goes to the findings.
+
+    The user is None where it is unknown, and the operator says that each Pod is given one when it is made.
+    """
     contexts = {target["name"]: _context(target, spec) for target in targets}
     selinux = [context["seLinuxOptions"] for context in contexts.values() if context.get("seLinuxOptions")]
     default = settings.options.default_run_as_user
-    for target in targets:
-        _drop(target, contexts[target["name"]], settings, findings)
-    uid = _same(_Id("run-as-user", "runAsUser", settings.run_as_user, default), contexts, settings, findings)
+    found = {target["name"]: _drop(target, contexts[target["name"]], settings, findings) for target in targets}
+    drops = {name: drop for name, drop in found.items() if drop is not None}
+    number = None if default == "pod" else default
+    uid = _same(_Id("run-as-user", "runAsUser", settings.run_as_user, number), contexts, settings, findings)
     gid = _same(_Id("run-as-group", "runAsGroup", settings.run_as_group), contexts, settings, findings)
     unknown = [name for name, context in contexts.items() if context.get("runAsUser") is None]
-    if uid is None and unknown and not settings.broken & {"run-as-user", "containers"} and default is None:
+    missing = uid is None and unknown and not settings.broken & {"run-as-user", "containers"}
+    choice = f", or name the one that uses it in {findings.key('containers')}" if len(targets) > 1 else ""
+    if missing and default == "pod":
+        findings.warn(
+            f"container {unknown[0]} names no user: each Pod has to be given one when it is made, and is denied "
+            f"without; {findings.key('run-as-user')} names one for all"
+        )
+    elif missing and default is None:
         findings.deny(
             "run-as-user",
             None,
             "is needed: Litestream must run as the user that owns the database file, and container "
-            f'{unknown[0]} names none: write its uid, such as "1000", or set securityContext.runAsUser; '
+            f'{unknown[0]} names none: write its uid, such as "1000", or set securityContext.runAsUser{choice}; '
             f"`kubectl exec … -c {unknown[0]} -- stat -c %u {_first(settings)}` tells it where the application runs",
         )
     if uid == 0:
-        _check_root(contexts, settings, findings)
-    return User(uid or 0, gid, selinux[0] if selinux else None)
+        _check_root(contexts, drops, settings, findings)
+    return User(uid, gid, selinux[0] if selinux else None)
 
 
 def _first(settings: Settings) -> str:
@@ -65,40 +76,63 @@ def _drops_to(target: Container) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _drop(target: Container, context: SecurityContext, settings: Settings, findings: Findings) -> None:
-    """Puts in a container's context what its image drops to, where its securityContext says 0 or nothing."""
-    name, drops = target["name"], {} if context["runAsUser"] else _drops_to(target)
+def _drop(
+    target: Container, context: SecurityContext, settings: Settings, findings: Findings
+) -> tuple[str, int] | None:
+    """Puts in a container's context what its image drops to, where its securityContext says 0 or nothing.
+
+    Returns the variable that says so and its uid (0: the image stays root).
+    """
+    drops = {} if context["runAsUser"] else _drops_to(target)
     if "runAsUser" not in drops:
-        return
+        return None
     variable, uid = drops["runAsUser"]
     if settings.run_as_user == 0 and uid != 0:
-        findings.deny(
-            "run-as-user",
-            "0",
-            f"container {name} starts as root and drops to the user that {variable} names, who owns the database: "
-            f'write "{uid}"',
-        )
-        return
+        return variable, uid  # denied by `_check_root`
     context["runAsUser"] = uid
     if "runAsGroup" in drops and not context["runAsGroup"]:
         context["runAsGroup"] = drops["runAsGroup"][1]
-    if settings.run_as_user is None:
+    if settings.run_as_user is None and uid != 0:
         findings.warn(
-            f"Litestream runs as user {uid}, to which container {name} drops by its {variable}; if another user owns "
-            f"the database, write {findings.key('run-as-user')}"
+            f"Litestream runs as user {uid}, to which container {target['name']} drops by its {variable}; if another "
+            f"user owns the database, write {findings.key('run-as-user')}"
         )
+    return variable, uid
 
 
-def _check_root(contexts: Mapping[str, SecurityContext], settings: Settings, findings: Findings) -> None:
+def _check_root(
+    contexts: Mapping[str, SecurityContext],
+    drops: Mapping[str, tuple[str, int]],
+    settings: Settings,
+    findings: Findings,
+) -> None:
+    """Where root, without capabilities, can't write what the application owns, or the kubelet would not start it."""
+    written = "0" if settings.run_as_user == 0 else None
+    dropping = [(name, variable, uid) for name, (variable, uid) in drops.items() if uid != 0]
     strict = [name for name, context in contexts.items() if context.get("runAsNonRoot")]
-    if strict:
+    if dropping:
+        name, variable, uid = dropping[0]
         findings.deny(
             "run-as-user",
-            "0" if settings.run_as_user == 0 else None,
+            written,
+            f"container {name} starts as root and drops to the user that {variable} names, who owns the database: "
+            f'write "{uid}"',
+        )
+    elif strict and written is None and contexts[strict[0]]["runAsUser"] == 0 and not drops:
+        findings.deny_field(
+            "securityContext.runAsUser",
+            "0",
+            f"is root, and container {strict[0]} has runAsNonRoot: true, so the kubelet would not start it: write the "
+            "uid of the user that owns the database file, such as 1000",
+        )
+    elif strict:
+        findings.deny(
+            "run-as-user",
+            written,
             f"is root, and container {strict[0]} has runAsNonRoot: true, so the kubelet would not start it: write "
             'the uid of the user that owns the database file, such as "1000"',
         )
-    elif "run-as-user" not in settings.broken:
+    elif len(drops) < len(contexts) and "run-as-user" not in settings.broken:
         findings.warn(
             "Litestream runs as root, without capabilities: if the application starts as root and drops to another "
             f"user, nothing is replicated; write that user's id in {findings.key('run-as-user')} then"

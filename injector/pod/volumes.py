@@ -7,12 +7,12 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
-from injector.errors import quoted
-from injector.pod.shapes import Container, EnvVar, PodSpec, Volume, VolumeMount
+from injector.errors import cut, quoted
+from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
 from injector.values import SIDE_FILES, Object, system_directory
 
 Mounted = tuple[Container, dict[str, VolumeMount]]
@@ -22,17 +22,17 @@ CONFIG_VOLUME = "litestream-hook-config"
 CONFIG_DIRECTORY = "/etc/litestream"
 STORAGE_VOLUME = "litestream-hook-storage"
 READ_ONLY_SOURCES = ("configMap", "secret", "downwardAPI", "projected", "image")
-NETWORK_SOURCES = ("nfs", "azureFile", "cephfs", "glusterfs")
-NETWORK_DRIVERS = (
-    "azurefile.csi.azure.com",
-    "cephfs.csi.ceph.com",
-    "efs.csi.aws.com",
-    "file.csi.azure.com",
-    "filestore.csi.storage.gke.io",
-    "fsx.csi.aws.com",
-    "nfs.csi.k8s.io",
-    "rook-ceph.cephfs.csi.ceph.com",
-    "smb.csi.k8s.io",
+NETWORK_SOURCES = ("nfs", "azureFile", "cephfs", "glusterfs", "quobyte")
+# By a word of the driver's name: `efs.csi.aws.com`, `rook-ceph.cephfs.csi.ceph.com`, `csi.juicefs.com`, `fstab/cifs`.
+NETWORK_DRIVER = re.compile(
+    r"(?:^|[./-])(?:azurefile|beegfs|blob|cephfs|cifs|efs|file|filestore|fsx|gcsfuse|glusterfs|juicefs|lustre|moosefs"
+    r"|nfs|s3|seaweedfs|smb|weka|wekafs)(?:[./-]|$)"
+)
+# Annotations that name, comma-separated, volumes whose content nobody has to keep. The autoscaler removes no node under
+# a Pod with another emptyDir (its FAQ); a file system backup would bring back an older database than the replica's.
+DISPENSABLE = (
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+    "backup.velero.io/backup-volumes-excludes",
 )
 FLEETING_SOURCES = ("csi", "emptyDir", "ephemeral")
 # Where images keep an application's own files: an empty volume there would hide them.
@@ -50,7 +50,7 @@ APPLICATION_DIRECTORIES = (
     "/workspace",
 )
 # Databases times containers: each may need a mount, and a small request must not become a large Pod.
-MOST_USES = 20_000
+MOST_USES = 5_000
 MOST_VARIABLES = 50_000  # looked at for all `subPathExpr` of a Pod together, as one can refer to thousands
 _VARIABLE = re.compile(r"\$\$|\$\(([^()]*)\)")  # `$$` stands for a dollar sign
 
@@ -77,6 +77,15 @@ def config_mount() -> VolumeMount:
     return {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY}
 
 
+def dispensable(annotations: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The annotations DISPENSABLE with these names of volumes behind those that they have already."""
+    lists = {key: annotations.get(key) or "" for key in DISPENSABLE}
+    return {
+        key: ",".join(filter(None, [text, *(name for name in names if name not in text.split(","))]))
+        for key, text in lists.items()
+    }
+
+
 def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findings: Findings) -> Storage:
     """Finds or makes a volume for each database.
 
@@ -97,10 +106,10 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
             "names of the containers that use them",
         )
         return storage
-    volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
-    search = _Search(volumes, settings, findings, storage)
+    sources = {volume["name"]: _source(volume) for volume in spec.get("volumes") or []}
+    search = _Search(sources, settings, findings, storage)
     mounted = _mounts_by_path(targets)
-    elsewhere = functools.cache(lambda: _kept_elsewhere(targets, volumes))  # the same for every database without one
+    elsewhere = functools.cache(lambda: _kept_elsewhere(targets, sources))  # the same for every database without one
     new: dict[str, VolumeMount] = {}
     for database in settings.path:
         found = list(_application_mounts(database, mounted))
@@ -139,16 +148,49 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
     return storage
 
 
+class _Source(NamedTuple):
+    """What matters of a volume: kinds that end with the Pod or lie on a network, whether it is read-only, or memory."""
+
+    fleeting: str | None = None
+    network: str | None = None
+    read_only: bool = False
+    memory: bool = False
+
+
+class _Variables(NamedTuple):
+    """What an expression leads to: entries of the env in its order (and as one text), and names that are not in it."""
+
+    entries: list[EnvVar]
+    text: str
+    missing: list[str]
+
+
+class _Environment:
+    """A container's variables, and which others each refers to; a text is read once."""
+
+    def __init__(self, container: Container) -> None:
+        self.entries = {entry["name"]: (index, entry) for index, entry in enumerate(container.get("env") or [])}
+        self._referred: dict[str, list[str]] = {}
+
+    def referred(self, name: str) -> list[str]:
+        """The variables that the value of this one refers to."""
+        if name not in self._referred:
+            self._referred[name] = _referred(self.entries[name][1].get("value") or "") if name in self.entries else []
+        return self._referred[name]
+
+
 @dataclass(frozen=True)
 class _Search:
     """The search for the volumes that the application mounts: what it looks in, and what it notes in."""
 
-    volumes: Mapping[str, Volume]
+    sources: Mapping[str, _Source]
     settings: Settings
     findings: Findings
     storage: Storage
     copied: dict[str, EnvVar] = field(default_factory=dict)
-    environments: dict[str, dict[str, tuple[int, EnvVar]]] = field(default_factory=dict)  # by container
+    environments: dict[str, _Environment] = field(default_factory=dict)  # by container
+    followed: dict[tuple[str, str], _Variables] = field(default_factory=dict)  # by container and expression
+    given: set[tuple[str, str]] = field(default_factory=set)  # of these, what Litestream has
     looked_at: list[str] = field(default_factory=list)  # variables, each time
 
     def reuse(self, database: str, found: Sequence[tuple[Container, VolumeMount]]) -> VolumeMount | None:
@@ -162,9 +204,7 @@ class _Search:
                     f"further files beside it: mount the directory {quoted(database.rpartition('/')[0])} instead",
                 )
                 return None
-        writable = [
-            (container, mount) for container, mount in found if _writable(mount, self.volumes.get(mount["name"], {}))
-        ]
+        writable = [(container, mount) for container, mount in found if _writable(mount, self._source(mount))]
         if not writable:
             container, mount = found[0]
             self.findings.deny(
@@ -185,14 +225,14 @@ class _Search:
             )
             return None
         container, mount = writable[0]
-        source = _fleeting(self.volumes.get(mount["name"], {}))
-        if self.settings.restore == "off" and source:
-            _deny_off(database, f"is on the {source} volume {mount['name']}", self.findings)
-        if source is None:
+        source = self._source(mount)
+        if self.settings.restore == "off" and source.fleeting:
+            _deny_off(database, f"is on the {source.fleeting} volume {mount['name']}", self.findings)
+        if source.fleeting is None:
             self.storage.lasting.add(database)
-        if (network := _network(self.volumes.get(mount["name"], {}))) is not None:
+        if source.network is not None:
             self.findings.warn(
-                f"{self.findings.key('path')}: {quoted(database)} is on volume {mount['name']} ({network}), and "
+                f"{self.findings.key('path')}: {quoted(database)} is on volume {mount['name']} ({source.network}), and "
                 "SQLite's WAL does not work over a network file system: use a block device, or leave the volume out"
             )
         below, expression = mount.get("subPath"), mount.get("subPathExpr")
@@ -202,22 +242,28 @@ class _Search:
         below_it |= {"subPathExpr": expression} if expression else {}
         return cast("VolumeMount", {"name": mount["name"], **below_it, "mountPath": absolute(mount["mountPath"])})
 
+    def _source(self, mount: VolumeMount) -> _Source:
+        return self.sources.get(mount["name"], _Source())
+
     def _copy_environment(self, database: str, expression: str, container: Container) -> None:
-        """Gives Litestream the variables that decide where a subPathExpr leads."""
-        variables, missing = self._variables(expression, container)
+        """Gives Litestream the variables that decide where a subPathExpr leads; those of one that comes again, once."""
+        if (place := (container["name"], expression)) in self.given:
+            return
+        self.given.add(place)
+        found = self._variables(expression, container)
         where = f"container {container['name']} mounts it with subPathExpr {quoted(expression)}"
-        for name in missing:
+        for name in found.missing:
             self.findings.deny(
                 "path",
                 database,
-                f"{where}, whose variable {name} is not in its env (the webhook can't read envFrom): set it there",
+                f"{where}, whose variable {cut(name)} is not in its env (the webhook can't read envFrom): set it there",
             )
-        for entry in variables:
+        for entry in found.entries:
             if self.copied.setdefault(entry["name"], entry) != entry:
                 self.findings.deny(
                     "path",
                     database,
-                    f"{where}, whose variable {entry['name']} has another value than in the container of another "
+                    f"{where}, whose variable {cut(entry['name'])} has another value than in the container of another "
                     "database, and Litestream can have only one of them: give the variables different names",
                 )
 
@@ -225,37 +271,48 @@ class _Search:
         """Where the database lies in its volume: equal for two mounts that show the same file."""
         below = database[len(absolute(mount["mountPath"]).rstrip("/")) :]
         if expression := mount.get("subPathExpr"):
-            variables, _ = self._variables(expression, container)
-            return (mount["name"], absolute(expression + below), *map(str, variables))
+            return (mount["name"], absolute(expression + below), self._variables(expression, container).text)
         return (mount["name"], absolute((mount.get("subPath") or "") + below))
 
-    def _variables(self, expression: str, container: Container) -> tuple[list[EnvVar], list[str]]:
-        """The variables that an expression refers to, and those that they refer to; and names that are not in the env.
+    def _variables(self, expression: str, container: Container) -> _Variables:
+        """The variables that an expression refers to, and those that they refer to.
 
         In the container's own order: a variable can refer to earlier ones only. Beyond MOST_VARIABLES none are
         followed, and the Pod is denied.
         """
-        environment = self.environments.setdefault(container["name"], {})
-        if not environment:
-            environment.update(
-                {entry["name"]: (index, entry) for index, entry in enumerate(container.get("env") or [])}
-            )
+        place = container["name"], expression
+        if place not in self.followed:
+            if container["name"] not in self.environments:
+                self.environments[container["name"]] = _Environment(container)
+            self.followed[place] = self._follow(_referred(expression), self.environments[container["name"]])
+        return self.followed[place]
+
+    def _follow(self, wanted: list[str], environment: _Environment) -> _Variables:
         needed: set[str] = set()
-        wanted = _referred(expression)
         while wanted and len(self.looked_at) < MOST_VARIABLES:
             name = wanted.pop()
             if name not in needed:
                 needed.add(name)
-                self.looked_at.append(name)
-                wanted += _referred(environment[name][1].get("value") or "") if name in environment else []
-        found = sorted((environment[name] for name in needed if name in environment), key=lambda pair: pair[0])
-        return [entry for _, entry in found], sorted(needed.difference(environment))
+                further = environment.referred(name)
+                self.looked_at.extend((name, *further))
+                wanted += further
+        found = sorted((environment.entries[name] for name in needed if name in environment.entries), key=_first)
+        entries = [entry for _, entry in found]
+        return _Variables(entries, str(entries), sorted(needed.difference(environment.entries)))
+
+
+def _first(pair: tuple[int, EnvVar]) -> int:
+    return pair[0]
 
 
 def holding(containers: Sequence[Container], databases: Iterable[str]) -> list[Container]:
-    """The containers that mount a volume of the application's in which a database lies."""
+    """The containers that mount a volume of the application's in which a database lies: writable, if any does so."""
     mounted = _mounts_by_path(containers)
-    names = {target["name"] for database in databases for target, _ in _application_mounts(database, mounted)}
+    names: set[str] = set()
+    for database in databases:
+        found = list(_application_mounts(database, mounted))
+        writers = [target["name"] for target, mount in found if not mount.get("readOnly")]
+        names.update(writers or [target["name"] for target, _ in found])
     return [container for container in containers if container["name"] in names]
 
 
@@ -273,6 +330,8 @@ def _deny_off(database: str, where: str, findings: Findings) -> None:
 
 def absolute(path: str) -> str:
     """A mount path in its normal form, as the kubelet takes it: from the root, no `//` or `..`, no `/` at the end."""
+    if path[:1] == "/" and path[-1] != "/" and "//" not in path and "/." not in path:  # nearly all are: this is quick
+        return path
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
@@ -307,44 +366,45 @@ def _side_files(database: str) -> list[str]:
     return [database + side for side in SIDE_FILES]
 
 
-def _network(volume: Mapping[str, object]) -> str | None:
-    """The kind of a volume on a network file system; a claim does not tell."""
-    csi = volume.get("csi")
-    driver = str(csi.get("driver")) if isinstance(csi, dict) else ""
-    return next((kind for kind in NETWORK_SOURCES if volume.get(kind) is not None), None) or (
-        driver if driver in NETWORK_DRIVERS else None
+def _network(sources: Mapping[str, object]) -> str | None:
+    """The kind of a volume on a network file system."""
+    plugins = [plugin for kind in ("csi", "flexVolume") if isinstance(plugin := sources.get(kind), dict)]
+    drivers = [driver[:253] for plugin in plugins if isinstance(driver := plugin.get("driver"), str)]
+    kinds = [kind for kind in NETWORK_SOURCES if kind in sources]
+    return next(iter([*kinds, *filter(NETWORK_DRIVER.search, drivers)]), None)
+
+
+def _source(volume: Mapping[str, object]) -> _Source:
+    """What matters of a volume; one without any source is an emptyDir by default, and a claim does not tell."""
+    sources = {kind: source for kind, source in volume.items() if source is not None and kind != "name"}
+    memory = sources.get("emptyDir")
+    return _Source(
+        "emptyDir" if not sources else next((kind for kind in sources if kind in FLEETING_SOURCES), None),
+        _network(sources),
+        any(
+            kind in READ_ONLY_SOURCES or (isinstance(source, dict) and source.get("readOnly") is True)
+            for kind, source in sources.items()
+        ),
+        isinstance(memory, dict) and memory.get("medium") == "Memory",
     )
 
 
-def _fleeting(volume: Mapping[str, object]) -> str | None:
-    """The kind of a volume that ends with its Pod; one without any source is an emptyDir by default."""
-    kinds = [kind for kind, source in volume.items() if source is not None and kind != "name"]
-    if volume and not kinds:
-        return "emptyDir"
-    return next((kind for kind in kinds if kind in FLEETING_SOURCES), None)
-
-
-def _writable(mount: VolumeMount, volume: Mapping[str, object]) -> bool:
-    if mount.get("readOnly"):
-        return False
-    return not any(
-        kind in READ_ONLY_SOURCES or (isinstance(source, dict) and source.get("readOnly") is True)
-        for kind, source in volume.items()
-        if source is not None and kind != "name"
-    )
+def _writable(mount: VolumeMount, source: _Source) -> bool:
+    return not mount.get("readOnly") and not source.read_only
 
 
 def _referred(text: str) -> list[str]:
-    return [name for name in _VARIABLE.findall(text) if name]
+    """The variables that a text refers to, each once."""
+    return list(dict.fromkeys(name for name in _VARIABLE.findall(text) if name))
 
 
-def _kept_elsewhere(targets: Sequence[Container], volumes: Mapping[str, Volume]) -> tuple[str, str] | None:
+def _kept_elsewhere(targets: Sequence[Container], sources: Mapping[str, _Source]) -> tuple[str, str] | None:
     """The first target that mounts volumes for data, and where it does."""
     for target in targets:
         places = [
             mount["mountPath"]
             for mount in target.get("volumeMounts") or []
-            if not mount["name"].startswith(PREFIX) and _keeps_data(mount, volumes.get(mount["name"], {}))
+            if not mount["name"].startswith(PREFIX) and _keeps_data(mount, sources.get(mount["name"], _Source()))
         ]
         if places:
             return target["name"], ", ".join(places)[:200]
@@ -360,9 +420,8 @@ def _warn_of_other_volumes(database: str, target: str, places: str, findings: Fi
     )
 
 
-def _keeps_data(mount: VolumeMount, volume: Mapping[str, object]) -> bool:
-    memory = volume.get("emptyDir")
-    return _writable(mount, volume) and not (isinstance(memory, dict) and memory.get("medium") == "Memory")
+def _keeps_data(mount: VolumeMount, source: _Source) -> bool:
+    return _writable(mount, source) and not source.memory
 
 
 def _warn_of_hidden_files(directory: str, targets: Sequence[Container], findings: Findings) -> None:

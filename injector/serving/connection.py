@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HEADER_BYTES: Final = 64 * 1024
 MESSAGE_BYTES: Final = 64 * 2**20  # what is read, and thrown away, of a body that was refused for its size
+UNSENT_BYTES: Final = 16 * 1024  # of answers to one client, beside what the network holds: then sending waits for it
 PIPELINED: Final = 16  # requests that may wait behind the one being answered
 
 
@@ -76,7 +77,7 @@ class Connection(HttpToolsProtocol):
         self.connected = False  # the handshake is complete
         self.stopping = False
         self._received = 0  # bytes since the last request was complete
-        self._held = 0  # bytes of bodies that wait for an answer
+        self.held = 0  # bytes of bodies that wait for an answer
         self._in_headers = True
         self._in_message = False
         self.enter(Phase.SILENT)
@@ -117,6 +118,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The handshake is complete, and so is the transport."""
         self.connected = True
+        transport.set_write_buffer_limits(UNSENT_BYTES)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -165,7 +167,7 @@ class Connection(HttpToolsProtocol):
         """A piece of a body, counted until the request is answered."""
         super().on_body(body)
         if not self.cycle.response_complete:
-            self._held += len(body)
+            self.held += len(body)
             self.owner.hold(len(body))
 
     def on_message_complete(self) -> None:
@@ -190,5 +192,5 @@ class Connection(HttpToolsProtocol):
             self.enter(Phase.RECEIVING)
 
     def _release(self) -> None:
-        self.owner.hold(-self._held)
-        self._held = 0
+        self.owner.hold(-self.held)
+        self.held = 0

@@ -118,12 +118,12 @@ class Listener:
                 opening.shutdown(socket.SHUT_RDWR)
 
     def hold(self, count: int) -> None:
-        """Count bytes of bodies that are in memory; too many of them end the oldest unfinished request."""
+        """Count bytes of bodies that are in memory; too many of them end the largest unfinished request."""
         self._held += count
         if count > 0 and self._held > HELD_BYTES:
             receiving = [c for c in self.connections if c.phase is Phase.RECEIVING]
             if receiving:
-                min(receiving, key=lambda c: c.since).end("memory")
+                max(receiving, key=lambda c: c.held).end("memory")
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()

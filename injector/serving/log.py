@@ -24,18 +24,28 @@ LINE_BYTES: Final = 4096  # PIPE_BUF: a pipe that polls as writable takes this m
 VALUE_BYTES: Final = 512  # as JSON in ASCII; the longest name that Kubernetes has takes 253
 MESSAGE_BYTES: Final = 1024
 REPEATS: Final = 5  # lines of one kind in one period, where strangers can cause them at will
+ADMISSIONS: Final = 100  # of one namespace, outcome and reason: more than controllers create, or try again
 PERIOD_SECONDS: Final = 10.0
 KINDS: Final = 256  # kinds of lines that are told apart in one period
+NAME_CHARACTERS: Final = 63  # of a namespace
 FRAMES: Final = 12
 COLORS: Final = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 _logger = logging.getLogger(ROOT)
 dropped = 0
 """Lines that nobody could take: the disk was full, or the reader of the pipe had stopped reading."""
+held_back = 0
+"""Lines like many others of the moment, which were left out."""
 
 
-def admission(record: Record, seconds: float) -> None:
-    """One line for one answered request; `seconds` is how long the answer took."""
+def admission(record: Record, seconds: float, *, why: str = "") -> None:
+    """One line for one answered request.
+
+    Args:
+        record: what is known of it.
+        seconds: how long the answer took.
+        why: what a bad request was told.
+    """
     fields = {
         "uid": record.uid,
         "namespace": record.namespace,
@@ -50,10 +60,13 @@ def admission(record: Record, seconds: float) -> None:
     }
     if record.outcome == "bad-request":
         # Anyone who reaches the port can cause these, as fast as the network allows.
+        fields["why"] = why
         _logger.warning("not an admission", extra={"fields": fields, "repeats": f"bad-request {record.reason}"})
     else:
         level = logging.ERROR if record.outcome == "error" else logging.INFO
-        _logger.log(level, "admission", extra={"fields": fields})
+        kind = f"admission {record.namespace[:NAME_CHARACTERS]} {record.outcome} {record.reason}"
+        extra = {"fields": fields, "repeats": kind, "most": ADMISSIONS, "others": f"admission {record.outcome}"}
+        _logger.log(level, "admission", extra=extra)
 
 
 def event(level: int, message: str, *, repeats: str | None = None, **fields: str | float | None) -> None:
@@ -123,10 +136,11 @@ class LineHandler(logging.Handler):
 
 
 class Repeats(logging.Filter):
-    """Holds back lines that strangers can cause at will: all but the first few of a kind in a period.
+    """Holds back lines that others can cause at will: all but the first few of a kind in a period.
 
-    The first line of a later period says how many were held back (`heldBack`). Lines of our own about
-    admissions and certificates are never held back, unless they name a kind (`repeats`).
+    The first line of a later period says how many were held back (`heldBack`). Lines that name no kind (`repeats`),
+    such as those of our own about certificates, are never held back. A line may name how many of its kind are written
+    (`most`), and the kind that it shares once there are too many (`others`): a flood may make up namespaces.
     """
 
     def __init__(self) -> None:
@@ -137,24 +151,30 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """True if the line is to be written."""
-        kind = getattr(record, "repeats", None)
+        global held_back  # noqa: PLW0603 (a counter of the process, read by metrics)
+        kind: str | None = getattr(record, "repeats", None)
         if kind is None:
             if record.name == ROOT or record.name.startswith(ROOT + "."):
                 return True
             kind = f"{record.name} {record.msg!s:.12}"
         now = time.monotonic()
         if now - self._since >= PERIOD_SECONDS:
-            self._since = now
-            self._held = {kind: seen - REPEATS for kind, seen in self._seen.items() if seen > REPEATS}
-            self._seen = {}
+            self._since, self._held, self._seen = now, self._later(), {}
         if kind not in self._seen and len(self._seen) >= KINDS:
-            return False
+            kind = str(getattr(record, "others", ""))
         seen = self._seen[kind] = self._seen.get(kind, 0) + 1
-        if seen > REPEATS:
+        most: int = getattr(record, "most", REPEATS)
+        if seen > most:
+            self._held[kind] = self._held.get(kind, 0) + 1
+            held_back += 1
             return False
         if held := self._held.pop(kind, 0):
             record.__dict__["fields"] = {**_fields(record), "heldBack": held}
         return True
+
+    def _later(self) -> dict[str, int]:
+        """What a line of the next period tells: the most of these, where there are too many."""
+        return dict(sorted(self._held.items(), key=lambda pair: pair[1], reverse=True)[:KINDS])
 
 
 class Json(logging.Formatter):

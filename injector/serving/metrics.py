@@ -88,14 +88,19 @@ connections_ended = Counter(
 )
 
 
-class _Dropped(Collector):
+class _Lines(Collector):
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "litestream_hook_log_lines_dropped", "Log lines that could not be written", value=log.dropped
         )
+        yield CounterMetricFamily(
+            "litestream_hook_log_lines_held_back",
+            "Log lines left out, as many others were like them",
+            value=log.held_back,
+        )
 
 
-registry.register(_Dropped())
+registry.register(_Lines())
 # What alerts wait for is there as 0 from the start: a counter that first shows as 1 is no increase to Prometheus.
 for _kind in sorted(KINDS):
     requests.labels(_kind, "error")

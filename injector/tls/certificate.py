@@ -204,9 +204,17 @@ def server_context(pair: Pair, client_ca: bytes = b"") -> ssl.SSLContext:
 
 
 def outer_context(client_auth: bool) -> ssl.SSLContext:  # noqa: FBT001 (named by its only caller)
-    """The context that connections begin with; an `sni_callback` gives them their certificate."""
+    """The context that connections begin with; an `sni_callback` gives them their certificate.
+
+    With `client_auth` each connection has to show a certificate. None resumes an earlier one, which would go on being
+    believed for two hours after its CA was replaced: TLS 1.3 without tickets, as OpenSSL remembers all sessions of
+    TLS 1.2, and ssl can't forbid it.
+    """
     context = _bare(ssl.PROTOCOL_TLS_SERVER)
-    context.verify_mode = ssl.CERT_REQUIRED if client_auth else ssl.CERT_NONE
+    if client_auth:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0
     return context
 
 

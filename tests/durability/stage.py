@@ -107,7 +107,7 @@ class Stage:
 
     Its Pods have one application; with `claim` its databases are on a PersistentVolumeClaim (a folder that outlives
     the Pods), else on volumes that the webhook adds. `annotations` are those of all its Pods; `shell` is that of
-    Litestream's image, and `page_cache` and `relist` are a Node's.
+    Litestream's image, `without` names programs that it lacks, and `page_cache` and `relist` are a Node's.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Stage:
         annotations: Mapping[str, str] | None = None,
         databases: Sequence[str] = (DATABASE,),
         shell: str = "dash",
+        without: Sequence[str] = (),
         page_cache: int = 0,
         relist: float = 0,
     ) -> None:
@@ -126,7 +127,7 @@ class Stage:
         self.annotations = dict(annotations or {})
         self.name = f"writer-{next(_numbers)}"
         self.claim = claim
-        self.shell, self.page_cache, self.relist = shell, page_cache, relist
+        self.shell, self.without, self.page_cache, self.relist = shell, without, page_cache, relist
         self.runs: list[Run] = []
         self._open = contextlib.ExitStack()
 
@@ -135,7 +136,9 @@ class Stage:
             Node(
                 images={
                     "application": application(),
-                    f"litestream/litestream:{self.way.litestream}": litestream(self.way.litestream, shell=self.shell),
+                    f"litestream/litestream:{self.way.litestream}": litestream(
+                        self.way.litestream, shell=self.shell, without=self.without
+                    ),
                 },
                 secrets={SECRET: self.s3.secret},
                 back_off=1,

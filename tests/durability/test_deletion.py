@@ -82,6 +82,42 @@ def test_litestream_runs_as_the_user_and_group_of_the_application_and_loses_no_r
     assert row.lost == 0, row
 
 
+DROP = """
+import os, pathlib, sys
+uid, gid = int(os.environ["PUID"]), int(os.environ["PGID"])
+for path in [pathlib.Path("/data"), *pathlib.Path("/data").rglob("*")]:
+    os.chown(path, uid, gid, follow_symlinks=False)
+os.setgroups([])
+os.setgid(gid)
+os.setuid(uid)
+os.execv(sys.executable, [sys.executable, "/app/writer.py", *sys.argv[1:]])
+"""
+DROPS = {
+    "command": ["python3", "-c", DROP],
+    "env": [{"name": "PUID", "value": "1234"}, {"name": "PGID", "value": "4321"}],
+}
+
+
+@ways(NATIVE_05)
+@pytest.mark.parametrize("where", ["empty volumes", "a PersistentVolumeClaim that root made"])
+def test_an_image_that_starts_as_root_and_drops_to_another_user_loses_no_row(
+    s3: S3, way: Way, where: str, tmp_path: Path, measure: Callable[[str, Way], Row]
+) -> None:
+    """What Litestream restores as the user that it drops to is its own to write."""
+    row = measure(f"deleted while writing, the image starts as root and drops to PUID 1234, on {where}", way)
+    claim = volume(tmp_path, user=0) if where != "empty volumes" else None
+    asked: dict[str, Any] = {"container": DROPS, "spec": {"securityContext": {}}}
+    with Stage(way, s3, claim=claim) as stage:
+        promised = lives(stage, row, **asked)
+        run = stage.start(**asked)
+        first = write(run, row, 150)
+        assert owners(file(run, DATABASE).parent) == {(1234, 4321)}
+        row.count(promised, range(1, first + 1))
+        promised = [number for number in end(run, row) if number > first]
+        row.count(promised, unbroken(stage.restored(row, **asked)))
+    assert row.lost == 0, row
+
+
 @ways(NATIVE_05)
 def test_a_volume_of_another_user_than_1000_is_replicated_and_goes_on(
     s3: S3, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]

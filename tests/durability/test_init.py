@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from injector.pod.containers import INIT
+from injector.pod.containers import INIT, REPLICATE
 from tests.durability.stage import (
     NATIVE_05,
     SCENARIO,
@@ -24,6 +24,7 @@ from tests.durability.stage import (
     write,
 )
 from tests.podrunner import BlockedPod
+from tests.podrunner.images import BEYOND_COREUTILS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,40 @@ def test_a_volume_of_root_does_not_hold_up_the_init_container_that_gives_it_away
         row.count(promised, range(1, first + 1))
         end(run, row)
     assert row.lost == 0, row
+
+
+@ways(NATIVE_05, every=[NATIVE_05])
+def test_an_image_with_nothing_but_a_shell_and_coreutils_will_do(
+    s3: S3, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]
+) -> None:
+    """Without sqlite3 a death of Litestream ends the container, and the kubelet starts it."""
+    row = measure("Litestream's image has a shell and coreutils only; it dies once, then a PersistentVolumeClaim", way)
+    with Stage(way, s3, without=BEYOND_COREUTILS, claim=volume(tmp_path)) as stage:
+        run = stage.start()
+        write(run, row, 100)
+        run.kill(REPLICATE, "litestream")
+        run.wait_event(REPLICATE, "restarts in")
+        run.wait_ready()
+        promised = end(run, row)
+        run = stage.start()
+        first = write(run, row, 20)
+        row.count(promised, range(1, first + 1))
+        assert "continues its replica" in run.logs(INIT)
+        promised = end(run, row)
+        row.count(promised, stage.restored(row))
+        said = "\n".join(run.logs(name) for run in stage.runs for name in run.containers)
+        assert "not found" not in said
+    assert row.lost == 0, row
+
+
+@pytest.mark.parametrize("tool", ["stat", "timeout"])
+def test_a_tool_that_is_missing_in_the_image_holds_up_the_pod_and_is_named(s3: S3, tool: str) -> None:
+    with Stage(NATIVE_05, s3, without=(tool,)) as stage:
+        run = stage.start()
+        with pytest.raises(BlockedPod, match=INIT) as caught:
+            run.wait_started()
+        assert caught.value.log == f"The image has no {tool}: use one with coreutils or busybox.\n"
+        run.delete()
 
 
 @ways(NATIVE_05, every=[NATIVE_05])

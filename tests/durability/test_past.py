@@ -68,7 +68,7 @@ def test_another_workload_starts_from_a_moment_and_keeps_its_own_rows_from_then_
     assert row.losses[1] == 0, row
 
 
-@ways(NATIVE_05)
+@ways(NATIVE_05, every=(NATIVE_05, CONTAINER_05))
 def test_a_moment_is_restored_once_on_a_volume_that_has_the_file(
     s3: S3, way: Way, tmp_path: Path, measure: Callable[[str, Way], Row]
 ) -> None:

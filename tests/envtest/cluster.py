@@ -136,10 +136,11 @@ def as_list(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def running(assets: Path, folder: Path, plugins: Sequence[str] = ()) -> Iterator[Cluster]:
+def running(assets: Path, folder: Path, plugins: Sequence[str] = (), flags: Sequence[str] = ()) -> Iterator[Cluster]:
     """Start etcd and kube-apiserver on free ports of loopback; they end with the block.
 
-    `plugins` are admission plugins beyond the default ones. `folder` gets keys, data and logs.
+    `plugins` are admission plugins beyond the default ones, `flags` go to the API server. `folder` gets keys, data and
+    logs.
     """
     token = uuid4().hex
     etcd_client, etcd_peer, secure = free_ports(3)
@@ -179,6 +180,7 @@ def running(assets: Path, folder: Path, plugins: Sequence[str] = ()) -> Iterator
         "--service-cluster-ip-range=10.0.0.0/24",
         "--endpoint-reconciler-type=none",
         *([f"--enable-admission-plugins={','.join(plugins)}"] if plugins else []),
+        *flags,
     ]
     with ExitStack() as stack:
         stack.enter_context(started(etcd, folder / "etcd.log"))

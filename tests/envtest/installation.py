@@ -130,11 +130,14 @@ def in_mount_namespace(token: Path, command: Sequence[str]) -> list[str]:
 
 @contextmanager
 def installed(
-    cluster: Cluster, folder: Path, overlay: str = "self-signed", extra: Sequence[Object] = ()
+    cluster: Cluster, folder: Path, overlay: str = "self-signed", extra: Sequence[Object] = (), port: int = 0
 ) -> Iterator[Installation]:
-    """Apply an overlay, and `extra` objects before any replica runs; all is deleted at the end."""
+    """Apply an overlay, and `extra` objects before any replica runs; all is deleted at the end.
+
+    `port` is the Service's; 0: a free one.
+    """
     with ExitStack() as stack:
-        service = stack.enter_context(services.serving())
+        service = stack.enter_context(services.serving(port))
         objects = [_adapted(one, service.port) for one in rendered(cluster, overlay)]
         # Objects without a namespace outlive the one that is deleted.
         stack.callback(_delete, cluster, objects)

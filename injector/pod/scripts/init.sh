@@ -21,17 +21,21 @@ die() {
 # `kubectl debug --copy-to` leaves annotations out, and the copy would be a second writer on the replica.
 [ "$LITESTREAM_STATUS" ] || die 'The Pod has no status annotation, as a copy of another Pod: it would spoil the replica of that. Remove its containers litestream-hook-...'
 
-asks=${LITESTREAM_BUCKET:+sleep timeout} checks=${LITESTREAM_LOCAL_DATABASE:+head mkdir od rmdir sort stat}
+# The sidecar's too, which could only be told by what it does not do.
+sidecar=${LITESTREAM_SIDECAR_SCRIPT:+head id sleep stat timeout} checks=${LITESTREAM_LOCAL_DATABASE:+mkdir od rmdir sort}
 IFS=' '
 # shellcheck disable=SC2086 # a word for each tool
-for tool in cat date mv rm $asks $checks; do
+for tool in cat date mv rm $sidecar $checks; do
   command -v "$tool" > /dev/null || die "The image has no $tool: use one with coreutils or busybox."
 done
 IFS=$n
 
-umask 077
+# Nobody may write them again, Litestream neither: where the application puts a link in the place of the next LTX file,
+# Litestream writes the application's bytes to where it leads, and a script that is run here must not be there.
+umask 377
 write() {
   [ "$2" ] || return 0
+  rm -f "$config/$1.new"
   printf '%s' "$2" > "$config/$1.new"
   mv -f "$config/$1.new" "$config/$1"
 }

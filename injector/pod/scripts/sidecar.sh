@@ -1,6 +1,7 @@
 # The sidecar: `sidecar.sh run` is its first process; the kubelet calls `started`, `alive` and `ready`. The restore of a
-# database that may be large is `restore`. LITESTREAM_DATABASES has one absolute path a line. What the modes tell each other lies beside this file, where no
-# other container can write; beside the database lies a note of an end in order, for the next start on the same volume.
+# database that may be large is `restore`. LITESTREAM_DATABASES has one absolute path a line. What the modes tell each
+# other lies beside this file, where no other container can write; beside the database lies a note of an end in order,
+# for the next start on the same volume.
 # Litestream is never asked to sync: the transaction that keeps SQLite from beginning its WAL anew would end with the
 # request (db.go: BeginTx with the request's context), and the replica of a busy database is corrupt from then on.
 # shellcheck shell=sh disable=SC2015,SC2034,SC2086,SC3013,SC3067 # a word is a line; dash, busybox and bash have -ef and -O
@@ -12,7 +13,7 @@ IFS=$nl
 c=/etc/litestream
 l=/usr/local/bin/litestream
 dbs=${LITESTREAM_DATABASES-}
-stop='' asked='' listed='' pid=''
+stop='' asked='' listed='' pid='' shut=0
 
 say() {
   printf 'litestream-hook: %s\n' "$1"
@@ -47,7 +48,7 @@ noted() {
 # The volume is the application's too: nothing is written through what it may have put there.
 note() {
   noted "$1"
-  [ ! -d "$m" ] || {
+  [ -L "$m" ] || [ ! -d "$m" ] || {
     rm -rf "$n" "$n.new"
     state "$1" > "$n.new"
     mv "$n.new" "$n"
@@ -59,17 +60,17 @@ note() {
 # the whole database.
 heal() {
   noted "$1"
-  [ -s "$1-wal" ] || return 0
+  [ -s "$1-wal" ] && [ ! -L "$1-wal" ] || return 0
   [ ! -f "$n" ] || [ -L "$n" ] || [ "$(head -c 400 "$n")" != "$(state "$1")" ] || return 0
   for try in 1 2 3 4 5 6; do
-    r=$(sqlite3 -cmd '.timeout 5000' "$1" 'PRAGMA wal_checkpoint(TRUNCATE)' 2>&1)
+    r=$(timeout 60 sqlite3 -cmd '.timeout 5000' "$1" 'PRAGMA wal_checkpoint(TRUNCATE)' 2>&1)
     case $r in
       0*) say "$1: WAL emptied, so that all of it is uploaded" && return ;;
       1* | *locked*) ;;
       *) break ;;
     esac
   done
-  say "$1: its WAL can't be emptied ($r), so rows of the time without Litestream may be missing in the replica"
+  say "$1: its WAL can't be emptied (${r:-no answer}), so rows of the time without Litestream may be missing in the replica"
 }
 
 sqlite() {
@@ -85,17 +86,20 @@ fault() (
     for f in "${1%/*}"/*; do
       [ $((i += 1)) -lt 50 ] || break
       ! has "$f" "$1" && ! has "$dbs" "$f$nl" && [ -f "$f" ] && sqlite "$f" || continue
+      # Whoever writes the volume chooses this name.
+      case $f in *[[:cntrl:]]*) continue ;; esac
       say "$1 is missing, but $f is there: if that is the database, write its path"
       break
     done
   elif [ ! -O "$1" ]; then
     u=$(stat -c %u "$1")
     say "$1 belongs to uid $u, Litestream runs as $(id -u): write run-as-user: \"$u\""
-  elif [ -s "$1" ] && ! sqlite "$1"; then
+  elif [ ! -f "$1" ] || { [ -s "$1" ] && ! sqlite "$1"; }; then
     say "$1 is encrypted or no SQLite database: write the path of one that is"
   else
-    case $(sqlite3 -readonly "$1" 'PRAGMA schema_version' 2>&1) in
+    case $(timeout 10 sqlite3 -readonly "$1" 'PRAGMA schema_version' 2>&1) in
       *locked*) say "$1 is locked by its application: take out locking_mode=EXCLUSIVE" ;;
+      *) [ $shut -lt 20 ] || say "$1 is not opened by Litestream: its log says why" ;;
     esac
   fi
 )
@@ -108,19 +112,25 @@ watch() {
     i=0
     for d in $dbs; do
       i=$((i + 1))
-      eval "inode=\${inode$i-} fd=\${fd$i-}"
+      eval "inode=\${inode$i-} fd=\${fd$i-} shut=\${shut$i-0}"
       [ -e "$d" ] && [ ! "$d" -ef "${fd:-/}" ] && now=$(stat -Lc %i "$d") || continue
       if [ "$now" != "${inode:-$now}" ]; then
         say "$d is another file now"
         kill -KILL "$pid"
         exit
       fi
-      opened "$pid" "$d" || fd=''
-      eval "inode$i=\$now fd$i=\$fd"
+      opened "$pid" "$d" && shut=0 || fd='' shut=$((shut + 1))
+      eval "inode$i=\$now fd$i=\$fd shut$i=\$shut"
     done
     [ $((look += 1)) -lt 10 ] || {
       look=0
-      why=$(for d in $dbs; do fault "$d"; done)
+      why=$(
+        i=0
+        for d in $dbs; do
+          eval "shut=\${shut$((i += 1))-0}"
+          fault "$d"
+        done
+      )
       [ "$why" != "$last" ] || [ "$why" = "$told" ] || {
         told=$why
         printf %s "$why" >| $c/fault
@@ -153,19 +163,35 @@ await() {
   pid=''
 }
 
-# The last of database $2, number $1: noted if Litestream has done its final sync, else that is done by another one,
-# until it succeeds or the kubelet's patience ends.
+# The last of database $2, number $1: noted if Litestream has done its final sync, else that is done by another one.
+# Fails if it is to be tried again.
 finish() {
-  if has "$listed" "$2 [replicating] (" && ! has "$listed" "$2 [replicating] (last sync: never)"; then
-    note "$2"
-    return
+  if ! has "$listed" "$2 [replicating] (" || has "$listed" "$2 [replicating] (last sync: never)"; then
+    heal "$2"
+    $l replicate -config "$c/database-$1.yml" -no-expand-env -once || {
+      [ -z "$(fault "$2")" ] && ! has "$(cat $c/fault 2> /dev/null)" "litestream-hook: $2 is not opened" || return 0
+      say "$2: its final sync failed and is tried again"
+      return 1
+    }
   fi
-  while heal "$2"; ! $l replicate -config "$c/database-$1.yml" -no-expand-env -once; do
-    [ -z "$(fault "$2")" ] || return
-    say "$2: its final sync failed and is tried again"
-    sleep 1
-  done
   note "$2"
+}
+
+# The last of every fourth database, until all are done or the kubelet's patience ends: one that can't be synced holds up
+# no other one.
+lane() {
+  i=0 left=''
+  for d in $dbs; do
+    [ $((i % 4)) != "$1" ] || left=$left$i:$d$nl
+    i=$((i + 1))
+  done
+  while [ -n "$left" ]; do
+    tried=$left left=''
+    for d in $tried; do
+      [ ! -f "${d#*:}" ] || finish "${d%%:*}" "${d#*:}" || left=$left$d$nl
+    done
+    [ -z "$left" ] || sleep 1
+  done
 }
 
 run() {
@@ -183,7 +209,8 @@ run() {
     ended=$status
     rm -f $c/pid
     pid=$!
-    kill "$pid"
+    # Until it has begun, the trap that it inherits would swallow another signal.
+    kill -KILL "$pid" 2> /dev/null
     await
     [ -n "$asked" ] && [ "$ended" = 0 ] || listed=''
     [ -z "$stop" ] || break
@@ -199,14 +226,8 @@ run() {
     begin sleep $pause
     await
   done
-  # Four at a time, for the memory's sake; one that can't be synced holds up none but those of its lane.
-  for lane in 0 1 2 3; do
-    i=0
-    for d in $dbs; do
-      [ $((i % 4)) != $lane ] || [ ! -e "$d" ] || finish $i "$d"
-      i=$((i + 1))
-    done &
-  done
+  # Four at a time, for the memory's sake.
+  for i in 0 1 2 3; do lane $i & done
   until wait; do :; done
 }
 
@@ -264,7 +285,7 @@ ready() {
   [ ! -s $c/fault ] || wrong=$(cat $c/fault)$nl
   if [ -e $c/deaths ]; then
     { read -r first && read -r why; } < $c/deaths
-    [ $(($(date +%s) - first)) -gt 600 ] || wrong=$wrong$why$nl
+    [ "$first" -lt $(($(date +%s) - 600)) ] || wrong=$wrong$why$nl
   fi
   printf %s "$wrong"
   [ -z "$wrong" ]

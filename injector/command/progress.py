@@ -1,0 +1,52 @@
+"""How far a long command is, in one line of a terminal that is gone when it is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+PATIENCE = 2.0  # seconds that need no word
+PAUSE = 0.1  # seconds between two words
+_CLEAR = "\r\x1b[K"
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Says on standard error how many of a command's items are done, if that is a terminal and the wait gets long."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._next = time.monotonic() + PATIENCE
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._say(_CLEAR)
+
+    def each(self, items: Sequence[Item], noun: str) -> Iterator[Item]:
+        """The items, one after the other.
+
+        Args:
+            items: all of them.
+            noun: what they are, more than one of them.
+        """
+        for done, item in enumerate(items):
+            if self._shows and time.monotonic() >= self._next:
+                self._next = time.monotonic() + PAUSE
+                self._shown = True
+                self._say(f"{_CLEAR}{done} of {len(items)} {noun}")
+            yield item
+
+    @staticmethod
+    def _say(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -1,0 +1,109 @@
+"""Large requests, which need much memory or time: few are read at a time, and they are answered one after another.
+
+Their answers, which a client may never read, share a bounded memory. How soon a Pod is answered does not depend on
+them: nearly all Pods are a hundred times smaller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+from injector.admission import review
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SMALL_BYTES: Final = 16 * 1024
+SMALL_NODES: Final = 1_000  # objects and lists
+BYTES: Final = 128 * 1024
+NODES: Final = 2_000
+MIDDLING_AT_ONCE: Final = 32
+READ_AT_ONCE: Final = 4
+UNSENT_BYTES: Final = 24 * 2**20  # of large answers
+WAIT_SECONDS: Final = 8.0  # for one's turn: the API server waits 10 for an answer
+
+
+class Busy(Exception):
+    """Others took too long."""
+
+
+class Large:
+    """The large requests of one server."""
+
+    def __init__(self) -> None:
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
+        self._answering = asyncio.Lock()
+        self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
+        self._beginning = asyncio.Lock()
+        self._sending: dict[asyncio.Timeout, int] = {}  # the oldest first
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """While the rest of a body is read of which more than BYTES are coming, and until it is answered.
+
+        Raises:
+            Busy: if there was no room within WAIT_SECONDS.
+        """
+        async with _held(self._reading):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def answering(self, body: bytes) -> AsyncIterator[None]:
+        """While a request is decoded and answered.
+
+        Small ones don't wait. Of those in between few are in memory, and one begins at each turn of the event loop, so
+        that small ones come between them. After a large one, others have the processor to themselves for as long as it
+        took.
+
+        Raises:
+            Busy: if its turn did not come within WAIT_SECONDS.
+        """
+        count = review.nodes(body)
+        if len(body) <= SMALL_BYTES and count <= SMALL_NODES:
+            yield
+        elif len(body) <= BYTES and count <= NODES:
+            async with _held(self._middling):
+                async with self._beginning:
+                    await asyncio.sleep(0)
+                yield
+        else:
+            async with _held(self._answering):
+                start = time.process_time()
+                yield
+                await asyncio.sleep(time.process_time() - start)
+
+    @contextlib.asynccontextmanager
+    async def sending(self, count: int) -> AsyncIterator[None]:
+        """While an answer of so many bytes is sent; where all together are too many, the oldest are given up.
+
+        Raises:
+            TimeoutError: in the one that is given up.
+        """
+        async with asyncio.timeout(None) as mine:
+            self._sending[mine] = count
+            try:
+                total = sum(self._sending.values())
+                for other in list(self._sending):
+                    if total <= UNSENT_BYTES:
+                        break
+                    other.reschedule(0)
+                    total -= self._sending.pop(other)
+                yield
+            finally:
+                self._sending.pop(mine, None)
+
+
+@contextlib.asynccontextmanager
+async def _held(lock: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await lock.acquire()
+    except TimeoutError:
+        raise Busy from None
+    try:
+        yield
+    finally:
+        lock.release()
