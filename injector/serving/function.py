@@ -69,7 +69,9 @@ async def _answer(request: Request) -> tuple[webhook.Answer, dict[str, str] | No
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _body(request, state.large, stack)
             await stack.enter_async_context(state.large.answering(body or b""))
-            answer = await webhook.answer(request.method, request.url.path, body, state.options, state.guard)
+            answer = await webhook.answer(
+                request.method, request.url.path, body, state.options, state.guard, state.defaulting
+            )
     except TimeoutError:
         return _refused(408, f"the body did not arrive within {BODY_SECONDS} s", "late"), {"connection": "close"}
     except ClientDisconnect:
