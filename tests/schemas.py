@@ -9,11 +9,14 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import pytest
 import referencing
 
 _SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 _MINORS = {int(folder.name.split(".")[1].split("-")[0]) for folder in _SCHEMAS.glob("v1.*-local-strict")}
 RELEASES = [f"1.{minor}" for minor in sorted(_MINORS) if minor >= 30]
+# The oldest and the newest at once, those between with the slow tests.
+IN_TURN = [pytest.param(each, marks=[pytest.mark.slow] if each in RELEASES[1:-1] else []) for each in RELEASES]
 
 
 @functools.cache

@@ -12,6 +12,8 @@ import pytest
 from injector import GROUP
 from tests.terminal import COMMAND, ROOT, on_terminal, piped
 
+pytestmark = pytest.mark.slow  # each starts the command
+
 POD = f"""\
 apiVersion: v1
 kind: Pod

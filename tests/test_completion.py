@@ -16,6 +16,8 @@ import pytest
 
 from tests.terminal import ROOT, piped
 
+pytestmark = pytest.mark.slow  # each starts the command
+
 PAGE = (ROOT / "docs" / "command-line.md").read_text()
 SETUP = {
     shell: line

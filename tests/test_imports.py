@@ -22,6 +22,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow  # each starts the linter
 @pytest.mark.parametrize(
     ("module", "line"),
     [

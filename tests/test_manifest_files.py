@@ -12,6 +12,8 @@ import yaml
 
 from tests.terminal import piped
 
+pytestmark = pytest.mark.slow  # each starts the command
+
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "litestream-hook.kaidotio.github.io"
 POD = f"""\

@@ -15,6 +15,8 @@ from injector.admission import webhook
 from tests import reviews
 from tests.terminal import piped
 
+pytestmark = pytest.mark.slow  # each starts the command
+
 Object = dict[str, Any]
 CONFIG = "# first\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
 POD = f"""\

@@ -16,6 +16,7 @@ from injector.cluster.lease import Look, Place
 from tests import writers
 from tests.writers import Plan, World
 
+pytestmark = pytest.mark.slow  # a minute of searching
 FULL = os.environ.get("WRITERS") == "full"
 P, Q = Place("", "backups", "p.db"), Place("", "backups", "q.db")
 WEB = Plan()
@@ -61,7 +62,6 @@ WORLDS = {
     "retries and sweeping": (World((WEB, WEB, SWEEP)), 99_000),
 }
 QUICK = 170_000  # states: some seconds; WRITERS=full searches the larger ones too
-SLOW = 80_000  # states: more than is worth waiting for at every change, so `make test-fast` leaves them out
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +72,7 @@ def _sweeping_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if states > SLOW else [])
-        for name, (_, states) in WORLDS.items()
-        if FULL or states <= QUICK
-    ],
+    [name for name, (_, states) in WORLDS.items() if FULL or states <= QUICK],
 )
 def test_never_two_writers(name: str) -> None:
     world, states = WORLDS[name]
@@ -123,7 +119,6 @@ def test_clocks_farther_apart_are_a_hole() -> None:
     assert hole(World((WEB, API), faults=0, skews=(0, 45)))
 
 
-@pytest.mark.slow
 def test_a_clock_read_after_the_holder_is_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
     look = Guard._look
 
