@@ -26,8 +26,10 @@ SYSTEM_DIRECTORIES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr",
     "/var/run/secrets",
 )  # fmt: skip
-# Where no volume helps: the kernel's, the tokens', and the one of Litestream's own config.
-CLOSED_DIRECTORIES = ("/dev", "/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/litestream")
+# Where no volume helps: the kernel's, the tokens', and those of Litestream's own config and certificates.
+CLOSED_DIRECTORIES = (
+    "/dev", "/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/litestream", "/etc/litestream-ca",
+)  # fmt: skip
 FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -174,6 +176,14 @@ def object_name(text: str) -> str:
     """A name of a Kubernetes object: a DNS subdomain (RFC 1123) of at most 253 characters."""
     if len(text) > 253 or not _SUBDOMAIN.fullmatch(text):
         raise ValueError("write a name in lower case letters, digits, - and ., such as litestream-hook-secret")
+    return text
+
+
+def certificate_source(text: str) -> str:
+    """The Secret or ConfigMap that holds certificates: `secret/NAME` or `configmap/NAME`."""
+    kind, _, name = text.partition("/")
+    if kind not in ("secret", "configmap") or len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
+        raise ValueError("write secret/NAME or configmap/NAME, such as configmap/minio-ca")
     return text
 
 

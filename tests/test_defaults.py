@@ -188,6 +188,7 @@ allow:
   bucket: ["{namespace}", "{namespace}-*"]
   image: ["registry.example.com/**", "litestream/litestream:*"]
   secret: ["s3-*"]
+  ca: ["configmap/*"]
   replica-path: ["{namespace}/**"]
 """
 SOUND = {"endpoint": "https://s3.example.com", "bucket": "shop", "secret": "s3-shop"}
@@ -197,6 +198,7 @@ def test_what_the_patterns_allow_passes() -> None:
     allowed(ALLOWED, **SOUND)
     allowed(ALLOWED, **SOUND | {"bucket": "shop-eu", "endpoint": "https://S3.Example.com:443/"})
     allowed(ALLOWED, **SOUND, image="registry.example.com/a/b:0.5.17", replica_path="{namespace}/mine/{database}")
+    allowed(ALLOWED, **SOUND, ca="configmap/s3-ca")
     allowed(ALLOWED, **SOUND, restore_from="shop/old/app.db")
     allowed(ALLOWED, **SOUND, init_image="registry.example.com/busybox:1")
 
@@ -214,6 +216,7 @@ def test_what_the_patterns_allow_passes() -> None:
         ("image", "evil.org/registry.example.com/litestream:0.5.17"),
         ("init_image", "busybox:1.36"),
         ("secret", "admin"),
+        ("ca", "secret/admin"),
         ("replica_path", "other/{database}"),
         ("replica_path", "shopping/{database}"),
         ("replica_path", "{workload}/{database}"),

@@ -74,6 +74,7 @@ def test_all_mistakes_are_told_together_each_with_its_key_and_value() -> None:
         "region": "-",
         "secret": "S",
         "auth": "x",
+        "ca": "own-ca",
         "image": "A B",
         "litestream-version": "0.4",
         "storage": "1",

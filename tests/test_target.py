@@ -65,6 +65,27 @@ def test_ambient_credentials_follow_the_identity_of_the_target() -> None:
         assert [mount["name"] for mount in item["volumeMounts"]].count("aws") == 1
 
 
+@pytest.mark.parametrize("auth", ["secret", "ambient"])
+@pytest.mark.parametrize(
+    ("ca", "source"),
+    [
+        ("secret/own-ca", {"secret": {"secretName": "own-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}),
+        ("configmap/own-ca", {"configMap": {"name": "own-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}),
+    ],
+)
+def test_every_container_of_ours_trusts_the_ca_beside_the_systems(auth: str, ca: str, source: Object) -> None:
+    obj = pod({"runAsUser": 1}, ca=ca, auth=auth)
+    stored = reviews.injected(obj)
+    assert {"name": "litestream-hook-ca", **source} in stored["spec"]["volumes"]
+    mount = {"name": "litestream-hook-ca", "mountPath": "/etc/litestream-ca", "readOnly": True}
+    for item in stored["spec"]["initContainers"]:
+        trusted = {"name": "SSL_CERT_DIR", "value": "/etc/ssl/certs:/etc/pki/tls/certs:/etc/litestream-ca"}
+        assert trusted in item["env"]
+        assert mount in item["volumeMounts"]
+    assert mount not in stored["spec"]["containers"][0]["volumeMounts"]
+    assert reviews.injected(stored) == stored
+
+
 @pytest.mark.parametrize("grace", [None, 0, 30, 600])
 def test_the_grace_period_is_raised_once_and_never_lowered(grace: int | None) -> None:
     obj = pod({"runAsUser": 1}, path="/d/a.db,/d/b.db")

@@ -25,6 +25,7 @@ ACCEPTED: list[tuple[Callable[[str], Any], list[str]]] = [
     (values.user_id, ["0", "1000", "2147483647"]),
     (values.port, ["1024", "9090", "65535"]),
     (values.object_name, ["a", "litestream-hook-secret", "a.b-c.d", "0", "x" * 253]),
+    (values.certificate_source, ["secret/own-ca", "configmap/kube-root-ca.crt", "secret/" + "x" * 253]),
     (values.container_names, ["app", "app,worker", " app , worker ", "a" * 63]),
     (values.bucket, ["abc", "my-bucket", "my.bucket", "b" * 63, "1.2.3.4.5", "127-0-0-1"]),
     (values.region, ["us-east-1", "auto", "garage", "R1", "x" * 63]),
@@ -129,6 +130,10 @@ REFUSED: list[tuple[Callable[[str], Any], list[str]]] = [
     (values.user_id, ["", "-1", "+1", "01", "1.0", "2147483648", "root", "1000\n", "\u0663"]),
     (values.port, ["", "0", "80", "1023", "65536", "099999", "http", "1e4"]),
     (values.object_name, ["", "A", "-a", "a-", "a..b", ".a", "a.", "a_b", "x" * 254, "a\n", "a/b"]),
+    (
+        values.certificate_source,
+        ["", "own-ca", "secret", "secret/", "Secret/a", "secret/A", "pod/a", "configmap/a/b", "secret/a\n", "/a"],
+    ),
     (values.container_names, ["", ",", "app,", "app,app", "App", "a b", "a" * 64, "app,,worker"]),
     (values.bucket, ["", "ab", "b" * 64, "My", "a_b", "-ab", "ab-", "a..b", "192.168.0.1", "s3://b", "a/b", "abc\n"]),
     (values.region, ["", "-a", "a-", "us east", "a/b", "x" * 64, "eu_west"]),

@@ -445,6 +445,7 @@ def blocking(obj: Object) -> list[str]:
 def test_no_volume_of_ours_keeps_the_autoscaler_from_removing_a_node_nor_gets_into_a_backup() -> None:
     for obj in (
         reviews.pod(path="/a/a.db,/b/b.db"),
+        reviews.pod(ca="configmap/own-ca"),
         pod(container(mount("/data"))),
         pod(container(mount("/data")), path="/data/a.db,/b/b.db"),
     ):

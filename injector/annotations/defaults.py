@@ -17,7 +17,7 @@ from injector.annotations.table import BY_KEY
 from injector.errors import quoted
 from injector.values import Duration, Image, Quantity
 
-LIMITED = ("endpoint", "bucket", "image", "secret", "replica-path")  # what patterns of `allow` can be given for
+LIMITED = ("endpoint", "bucket", "image", "secret", "ca", "replica-path")  # what patterns of `allow` can be given for
 PLACEHOLDER = re.compile(r"\{namespace\}")
 _WILDCARD = re.compile(r"(\*\*|\*|\{namespace\})")
 _AMAZONS_BUCKET = re.compile(r"https?://[^/]+\.s3[.-][^/]*amazonaws\.com(\.cn)?")

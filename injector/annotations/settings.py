@@ -62,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True):
     region: str
     secret: str
     auth: Auth
+    ca: str | None
     replica_path: str
     image: Image
     init_image: Image
@@ -272,6 +273,8 @@ def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findin
     used["endpoint"] = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
     if settings.auth == "secret":
         used["secret"] = settings.secret
+    if settings.ca is not None:
+        used["ca"] = settings.ca
     if settings.init_image.reference not in (options.init_image, defaults.operator.get("init-image")):
         used["init-image"] = settings.init_image.reference
     for key, text in used.items():

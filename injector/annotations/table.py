@@ -41,6 +41,9 @@ ANNOTATIONS = (
                "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"),
     Annotation("auth", "secret", values.one_of(*get_args(Auth)),
                "`secret` reads the Secret; `ambient` uses the Pod's own identity (web identity, instance role)"),
+    Annotation("ca", None, values.certificate_source,
+               "`secret/NAME` or `configmap/NAME` in the Pod's namespace: its key `ca.crt` holds certificates that "
+               "Litestream trusts beside those of its image"),
     Annotation("replica-path", "{namespace}/{kind}/{workload}/{database}", values.replica_template,
                "path in the bucket, with the placeholders `{namespace}`, `{kind}`, `{workload}`, `{pod}`, `{node}` "
                "and `{database}` (the database's path without the leading slash)"),

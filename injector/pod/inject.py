@@ -116,7 +116,7 @@ def _build(plan: Plan, findings: Findings) -> _Built:
     return _Built(
         [init, *containers.restores(plan)],
         containers.replicate(plan),
-        [volumes.config_volume(), *plan.storage.volumes],
+        [volumes.config_volume(), *plan.storage.volumes, *plan.credentials.volumes],
     )
 
 
@@ -148,7 +148,8 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
         "terminationGracePeriodSeconds": max(target.grace(spec), needed),
     }
     metadata = pod.get("metadata") or {}
-    dispensable = volumes.dispensable(metadata.get("annotations") or {}, [item["name"] for item in built.volumes])
+    scratch = [volumes.CONFIG_VOLUME, *(item["name"] for item in plan.storage.volumes)]
+    dispensable = volumes.dispensable(metadata.get("annotations") or {}, scratch)
     marks: Object = {
         "annotations": {findings.key(STATUS): status.write(plan), **dispensable},
         "labels": {findings.key(LABEL): "true"},

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from injector.annotations.settings import Settings
 from injector.pod.shapes import Container, EnvVar, VolumeMount
 from injector.pod.volumes import Storage
+from injector.values import Object
 
 LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits
 
@@ -27,10 +28,11 @@ class User:
 
 @dataclass(frozen=True)
 class Credentials:
-    """How Litestream gets into the bucket: environment and, for a web identity, mounts of its token."""
+    """How Litestream gets into the bucket: environment, mounts (a web identity's token, a CA), and volumes for them."""
 
     environment: Sequence[EnvVar] = ()
     mounts: Sequence[VolumeMount] = ()
+    volumes: Sequence[Object] = ()
 
 
 class Earlier(NamedTuple):

@@ -10,7 +10,7 @@ from injector.annotations.settings import Settings
 from injector.annotations.table import similar
 from injector.pod import volumes
 from injector.pod.plan import Credentials
-from injector.pod.shapes import Container, PodSpec, VolumeMount
+from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
@@ -144,12 +144,23 @@ def _said(item: Container) -> str:
 
 
 def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:
-    """How Litestream gets into the bucket: by the Secret, or as the application does (`auth: ambient`).
+    """How Litestream gets into the bucket: by the Secret, or as the application does (`auth: ambient`), and by a CA.
 
     Args:
-        settings: with the way and the Secret's name.
+        settings: with the way, the Secret's name, and where the CA is.
         targets: whose AWS identity, as other webhooks have given it to them, Litestream shares.
     """
+    found = _identity(settings, targets)
+    if settings.ca is None:
+        return found
+    # With AWS_CA_BUNDLE each request of Litestream 0.5 fails, and SSL_CERT_FILE replaces the system's certificates.
+    trusted: EnvVar = {"name": "SSL_CERT_DIR", "value": ":".join(volumes.CERTIFICATE_DIRECTORIES)}
+    return Credentials(
+        [*found.environment, trusted], [*found.mounts, volumes.ca_mount()], [volumes.ca_volume(settings.ca)]
+    )
+
+
+def _identity(settings: Settings, targets: Sequence[Container]) -> Credentials:
     if settings.auth == "secret":
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         return Credentials(

@@ -20,6 +20,11 @@ Mounted = tuple[Container, dict[str, VolumeMount]]
 PREFIX = "litestream-hook-"
 CONFIG_VOLUME = "litestream-hook-config"
 CONFIG_DIRECTORY = "/etc/litestream"
+CA_VOLUME = "litestream-hook-ca"
+CA_DIRECTORY = "/etc/litestream-ca"
+# Go reads the first of the system's bundles that is there, and then every certificate in these directories: the first
+# two stand here as they would be read without the variable, which replaces them.
+CERTIFICATE_DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs", CA_DIRECTORY)
 STORAGE_VOLUME = "litestream-hook-storage"
 READ_ONLY_SOURCES = ("configMap", "secret", "downwardAPI", "projected", "image")
 NETWORK_SOURCES = ("nfs", "azureFile", "cephfs", "glusterfs", "quobyte")
@@ -75,6 +80,19 @@ def config_volume() -> Object:
 def config_mount() -> VolumeMount:
     """Its mount, in all injected containers and in no other."""
     return {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY}
+
+
+def ca_volume(source: str) -> Object:
+    """The volume of the certificates in `secret/NAME` or `configmap/NAME`: a Pod waits until that has a `ca.crt`."""
+    kind, _, name = source.partition("/")
+    items = {"items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    volume = {"secret": {"secretName": name, **items}} if kind == "secret" else {"configMap": {"name": name, **items}}
+    return {"name": CA_VOLUME, **volume}
+
+
+def ca_mount() -> VolumeMount:
+    """Its mount, in the injected containers that ask the bucket."""
+    return {"name": CA_VOLUME, "mountPath": CA_DIRECTORY, "readOnly": True}
 
 
 def dispensable(annotations: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from injector.pod.containers import INIT, REPLICATE
+from injector.tls.certificate import make_ca
 from tests.durability.stage import (
     APPLICATION,
     CONTAINER_05,
@@ -35,6 +37,7 @@ from tests.durability.stage import (
 )
 from tests.podrunner import BlockedPod
 from tests.podrunner.proxy import Proxy
+from tests.podrunner.s3 import S3
 from tests.podrunner.writer import acknowledged
 
 if TYPE_CHECKING:
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.podrunner import Run
-    from tests.podrunner.s3 import S3
 
 pytestmark = SCENARIO
 OUTAGE_SECONDS = 20
@@ -220,3 +222,20 @@ def test_a_required_restore_without_a_replica_holds_up_the_pod_and_its_log_says_
             run.wait_started()
         assert "no matching backup" in blocked.value.log
         assert run.containers["app"].lives == 0
+
+
+@ways(NATIVE_05)
+def test_a_pod_waits_for_the_right_ca_of_its_s3_server_and_its_log_says_why(way: Way) -> None:
+    row = Row("S3 has a CA of its own", way)
+    with S3(tls=True) as s3, Stage(way, s3, annotations={"ca": "configmap/s3-ca"}) as stage:
+        other = make_ca("another one", datetime.now(UTC)).certificate.decode()
+        stage.node.config_maps["s3-ca"] = {"ca.crt": other}
+        run = stage.start()
+        run.wait_log(INIT, "x509: certificate signed by unknown authority")
+        assert run.containers["app"].lives == 0
+        run.delete()
+        stage.node.config_maps["s3-ca"] = {"ca.crt": s3.ca}
+        run = stage.start()
+        write(run, row, 100)
+        row.count(end(run, row), unbroken(stage.restored(row)))
+    assert row.lost == 0, row

@@ -15,8 +15,11 @@ import tempfile
 import time
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
+
+from injector.tls.certificate import make_ca, make_leaf
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -75,10 +78,12 @@ class S3:
     """An S3 server until the `with` block ends; its data outlives `stop` and `start`, not the block.
 
     `endpoint` is the URL for clients, `keys` what they sign with; `secret` holds them as the data of a Secret.
+    With `tls` it serves HTTPS, by a certificate of a new CA: `ca` holds that as PEM.
     """
 
-    def __init__(self, *, buckets: tuple[str, ...] = ("litestream",), keys: Keys = KEYS) -> None:
+    def __init__(self, *, buckets: tuple[str, ...] = ("litestream",), keys: Keys = KEYS, tls: bool = False) -> None:
         self.keys, self._asked, self._buckets = keys, buckets, list[str]()
+        self._tls, self.ca = tls, ""
         self.secret = {"AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret}
         self._directory = Path()
         self._ports: dict[str, int] = {}
@@ -87,6 +92,8 @@ class S3:
     def __enter__(self) -> Self:
         self._directory = Path(tempfile.mkdtemp(prefix="s3-"))
         try:
+            if self._tls:
+                self._make_certificate()
             self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
             self.start()
             for bucket in self._asked:
@@ -113,7 +120,7 @@ class S3:
     @property
     def endpoint(self) -> str:
         """Its URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start it (again), on the same ports and with the same data; S3Error if it can't be used in time."""
@@ -134,6 +141,7 @@ class S3:
             "-master.volumeSizeLimitMB=64",
             f"-s3.config={self._directory / 'identities.json'}",
             *(f"-{option}={port}" for option, port in self._ports.items()),
+            *([f"-s3.cert.file={self._file('tls.crt')}", f"-s3.key.file={self._file('tls.key')}"] if self._tls else []),
         ]
         with (self._directory / "log").open("ab") as log:
             self._server = subprocess.Popen(
@@ -222,6 +230,8 @@ class S3:
             "--request",
             method,
         ]
+        if self._tls:
+            command += ["--cacert", str(self._file("ca.crt"))]
         if method == "HEAD":
             command += ["--head"]
         settings = f'user = "{self.keys.access}:{self.keys.secret}"\n'
@@ -252,6 +262,17 @@ class S3:
             if done.returncode != 0:
                 raise S3Error(done.stderr.strip())
             return Answer(int(done.stdout), body.read_bytes() if body.exists() else b"")
+
+    def _file(self, name: str) -> Path:
+        return self._directory / name
+
+    def _make_certificate(self) -> None:
+        now = datetime.now(UTC)
+        ca = make_ca("S3 of a test", now)
+        leaf = make_leaf(ca, ["127.0.0.1"], now)
+        self.ca = ca.certificate.decode()
+        for name, content in {"ca.crt": ca.certificate, "tls.crt": leaf.certificate, "tls.key": leaf.key}.items():
+            self._file(name).write_bytes(content)
 
     def _wait_usable(self, bucket: str) -> None:
         """Wait until objects can be read and written: a server that answers may still have no volume for them."""
