@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
+import threading
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +19,7 @@ from injector.pod import litestream
 from tests.podrunner.images import litestream_binary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from injector.annotations.settings import Settings
@@ -82,3 +87,73 @@ def test_only_what_a_release_has_is_used(tag: str, asks: bool, checks: bool) -> 
 def test_a_missing_replica_is_an_error_only_where_one_is_required(restore: str, fails: bool) -> None:
     arguments = litestream.restore_arguments(asked(restore=restore), "/a")
     assert ("-if-replica-exists" not in arguments) is fails
+
+
+@contextmanager
+def bucket() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A stand-in for S3 that is empty and keeps nothing: its URL, and the method, URL and headers of each request.
+
+    It is an HTTP proxy as well, for the names of hosts that are nowhere.
+    """
+    seen: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            seen.append({"method": self.command, "url": self.path, **{k.lower(): v for k, v in self.headers.items()}})
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+            self.send_response(200)
+            self.send_header("ETag", '"0"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_HEAD = answer  # noqa: N815 (the names that http.server calls)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def upload(folder: Path, **own: str) -> dict[str, str]:
+    """The request by which a real Litestream stores the first file of a database."""
+    database, config = folder / "app.db", folder / "litestream.yml"
+    with closing(sqlite3.connect(database)) as writer:
+        writer.execute("CREATE TABLE t (a)")
+    with bucket() as (url, seen):
+        chosen = asked(endpoint="http://s3.example.com", **own)
+        config.write_text(litestream.config(chosen, {str(database): "a/b"}))
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+        command: list[str | Path] = [litestream_binary("0.5.17"), "replicate", "-once", "-config", config]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60, env={"HTTP_PROXY": url, **keys}
+        )
+        (found,) = [request for request in seen if request["method"] == "PUT"] or [{"url": done.stdout + done.stderr}]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("addressing", "place"),
+    [
+        ({}, "http://s3.example.com/litestream/a/b/"),
+        ({"addressing": "path"}, "http://s3.example.com/litestream/a/b/"),
+        ({"addressing": "virtual"}, "http://litestream.s3.example.com/a/b/"),
+    ],
+)
+def test_the_bucket_stands_where_the_server_wants_it(addressing: dict[str, str], place: str, tmp_path: Path) -> None:
+    assert upload(tmp_path, **addressing)["url"].startswith(place)
+
+
+def test_amazon_is_addressed_by_path_only_if_that_is_asked_for() -> None:
+    for own, style in (({}, None), ({"addressing": "path"}, True), ({"addressing": "virtual"}, False)):
+        config = json.loads(litestream.config(asked(**own), {"/a": "b"}))
+        assert config["dbs"][0]["replicas"][0].get("force-path-style") is style

@@ -73,6 +73,7 @@ def test_all_mistakes_are_told_together_each_with_its_key_and_value() -> None:
         "endpoint": "minio",
         "region": "-",
         "secret": "S",
+        "addressing": "host",
         "auth": "x",
         "ca": "own-ca",
         "image": "A B",

@@ -16,6 +16,7 @@ from injector.annotations.table import (
     ANNOTATIONS,
     BY_KEY,
     STATUS,
+    Addressing,
     Auth,
     FirstSync,
     IntegrityCheck,
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     bucket: str
     endpoint: str | None
+    addressing: Addressing | None
     region: str
     secret: str
     auth: Auth

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from injector import GROUP, values
 from injector.options import DEFAULT_IMAGE, INIT_IMAGE
 
+Addressing = Literal["path", "virtual"]
 Auth = Literal["secret", "ambient"]
 Series = Literal["0.3", "0.5"]
 Sidecar = Literal["native", "container"]
@@ -35,7 +36,10 @@ ANNOTATIONS = (
                "databases, comma-separated absolute paths"),
     Annotation("bucket", "litestream", values.bucket, "bucket that holds the replicas"),
     Annotation("endpoint", None, values.endpoint,
-               "URL of an S3-compatible server; buckets are then addressed by path"),
+               "URL of an S3-compatible server"),
+    Annotation("addressing", None, values.one_of(*get_args(Addressing)),
+               "`path`: the bucket stands in the URL's path; `virtual`: in the host's name; "
+               "by default `path` with an `endpoint`, else `virtual`"),
     Annotation("region", "us-east-1", values.region, "region of the bucket"),
     Annotation("secret", "litestream-hook-secret", values.object_name,
                "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"),

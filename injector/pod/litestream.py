@@ -73,7 +73,9 @@ def _is_03(settings: Settings) -> bool:
 def _bucket(settings: Settings) -> dict[str, Any]:
     bucket: dict[str, Any] = {"type": "s3", "bucket": settings.bucket, "region": settings.region}
     if settings.endpoint is not None:
-        bucket |= {"endpoint": settings.endpoint, "force-path-style": True}
+        bucket["endpoint"] = settings.endpoint
+    if settings.addressing is not None or settings.endpoint is not None:
+        bucket["force-path-style"] = settings.addressing != "virtual"
     return bucket
 
 
