@@ -206,6 +206,22 @@ def bucket(text: str) -> str:
     return text
 
 
+def storage_class(text: str) -> str:
+    """A storage class of S3, but none whose files have to be thawed before they can be read."""
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,62}", text):
+        raise ValueError("write a storage class such as STANDARD_IA or INTELLIGENT_TIERING")
+    if text in ("GLACIER", "DEEP_ARCHIVE"):
+        raise ValueError("can't be read at once, so no restore is possible from it: write GLACIER_IR, for instance")
+    return text
+
+
+def kms_key(text: str) -> str:
+    """A key of AWS KMS: its id, ARN or alias."""
+    if not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", text):
+        raise ValueError("write the key's id, ARN or alias, such as alias/backups")
+    return text
+
+
 def region(text: str) -> str:
     """A region's name, as S3 servers have them: `us-east-1`, `auto`; Litestream 0.5 takes no other characters."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", text):

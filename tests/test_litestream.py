@@ -157,3 +157,11 @@ def test_amazon_is_addressed_by_path_only_if_that_is_asked_for() -> None:
     for own, style in (({}, None), ({"addressing": "path"}, True), ({"addressing": "virtual"}, False)):
         config = json.loads(litestream.config(asked(**own), {"/a": "b"}))
         assert config["dbs"][0]["replicas"][0].get("force-path-style") is style
+
+
+@pytest.mark.slow
+def test_class_and_key_of_the_files_reach_the_server(tmp_path: Path) -> None:
+    found = upload(tmp_path, storage_class="STANDARD_IA", sse_kms_key_id="alias/backups")
+    assert found["x-amz-storage-class"] == "STANDARD_IA"
+    assert found["x-amz-server-side-encryption"] == "aws:kms"
+    assert found["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"

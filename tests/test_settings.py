@@ -76,6 +76,8 @@ def test_all_mistakes_are_told_together_each_with_its_key_and_value() -> None:
         "addressing": "host",
         "auth": "x",
         "ca": "own-ca",
+        "storage-class": "GLACIER",
+        "sse-kms-key-id": "a key",
         "image": "A B",
         "litestream-version": "0.4",
         "storage": "1",
@@ -253,3 +255,15 @@ def test_another_variants_annotations_are_not_ours() -> None:
     metadata = {"annotations": {f"skaffold.{GROUP}/inject": "true", f"{GROUP}x/inject": "true", f"{GROUP}": "true"}}
     assert settings.ours(metadata, GROUP) == {}
     assert settings.ours(metadata, f"skaffold.{GROUP}") == {"inject": "true"}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "too_old", "known"),
+    [("storage-class", "STANDARD_IA", "0.5.13", "0.5.14"), ("sse-kms-key-id", "alias/a", "0.3.13", "0.5.6")],
+)
+def test_what_a_release_would_ignore_without_a_word_is_denied(key: str, text: str, too_old: str, known: str) -> None:
+    own = {key.replace("-", "_"): text}
+    (why,) = violations(**own, image=f"litestream/litestream:{too_old}").values()
+    assert why.startswith(f'{GROUP}/{key}: "{text}": is nothing that Litestream {too_old} knows: use {known} or newer')
+    assert violations(**own, image=f"litestream/litestream:{known}") == {}
+    assert violations(**own) == {}

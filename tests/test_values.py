@@ -28,6 +28,8 @@ ACCEPTED: list[tuple[Callable[[str], Any], list[str]]] = [
     (values.certificate_source, ["secret/own-ca", "configmap/kube-root-ca.crt", "secret/" + "x" * 253]),
     (values.container_names, ["app", "app,worker", " app , worker ", "a" * 63]),
     (values.bucket, ["abc", "my-bucket", "my.bucket", "b" * 63, "1.2.3.4.5", "127-0-0-1"]),
+    (values.storage_class, ["STANDARD", "STANDARD_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "EXPRESS_ONEZONE"]),
+    (values.kms_key, ["alias/backups", "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd", "1234abcd-12ab-34cd"]),
     (values.region, ["us-east-1", "auto", "garage", "R1", "x" * 63]),
     (
         values.endpoint,
@@ -136,6 +138,8 @@ REFUSED: list[tuple[Callable[[str], Any], list[str]]] = [
     ),
     (values.container_names, ["", ",", "app,", "app,app", "App", "a b", "a" * 64, "app,,worker"]),
     (values.bucket, ["", "ab", "b" * 64, "My", "a_b", "-ab", "ab-", "a..b", "192.168.0.1", "s3://b", "a/b", "abc\n"]),
+    (values.storage_class, ["", "standard", "STANDARD-IA", "GLACIER", "DEEP_ARCHIVE", "A B", "A" * 64, "A\n"]),
+    (values.kms_key, ["", "a key", "${KEY}", "a\n", "ü", "x" * 2049]),
     (values.region, ["", "-a", "a-", "us east", "a/b", "x" * 64, "eu_west"]),
     (
         values.endpoint,

@@ -47,6 +47,8 @@ NEWEST_03 = "docker.io/litestream/litestream:0.3.13"
 NEWEST = _release(DEFAULT_IMAGE)
 KNOWN_SERIES = {(0, 3): _release(NEWEST_03), (0, 5): NEWEST}  # and the release that a tag without a third number means
 OLDEST = (0, 3, 5)  # the first whose restore knows -if-db-not-exists
+# First releases whose config has a key: an older one ignores it without a word.
+SINCE = {"sse-kms-key-id": (0, 5, 6), "storage-class": (0, 5, 14)}
 # Older releases of 0.5 embed an SQLite with a WAL-reset corruption bug (benbjohnson/litestream issue 1432).
 OLDEST_SOUND = (0, 5, 17)
 
@@ -65,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True):
     secret: str
     auth: Auth
     ca: str | None
+    storage_class: str | None
+    sse_kms_key_id: str | None
     replica_path: str
     image: Image
     init_image: Image
@@ -288,6 +292,12 @@ def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findin
 
 def _check_version(settings: Settings, findings: Findings) -> None:
     version = dotted(settings.litestream_version)
+    for key, since in SINCE.items():
+        text = getattr(settings, key.replace("-", "_"))
+        if text is not None and settings.litestream_version < since:
+            findings.deny(
+                key, text, f"is nothing that Litestream {version} knows: use {dotted(since)} or newer, or remove it"
+            )
     if settings.litestream_version < (0, 5):
         findings.warn(
             "Litestream 0.3 restores nothing, without an error, from a replica that 0.5 has written: "

@@ -48,6 +48,10 @@ ANNOTATIONS = (
     Annotation("ca", None, values.certificate_source,
                "`secret/NAME` or `configmap/NAME` in the Pod's namespace: its key `ca.crt` holds certificates that "
                "Litestream trusts beside those of its image"),
+    Annotation("storage-class", None, values.storage_class,
+               "storage class of the replicas' files, such as `STANDARD_IA`"),
+    Annotation("sse-kms-key-id", None, values.kms_key,
+               "key of AWS KMS that S3 encrypts the replicas' files with: its id, ARN or alias"),
     Annotation("replica-path", "{namespace}/{kind}/{workload}/{database}", values.replica_template,
                "path in the bucket, with the placeholders `{namespace}`, `{kind}`, `{workload}`, `{pod}`, `{node}` "
                "and `{database}` (the database's path without the leading slash)"),

@@ -76,6 +76,10 @@ def _bucket(settings: Settings) -> dict[str, Any]:
         bucket["endpoint"] = settings.endpoint
     if settings.addressing is not None or settings.endpoint is not None:
         bucket["force-path-style"] = settings.addressing != "virtual"
+    if settings.storage_class is not None:
+        bucket["storage-class"] = settings.storage_class
+    if settings.sse_kms_key_id is not None:
+        bucket["sse-kms-key-id"] = settings.sse_kms_key_id
     return bucket
 
 
