@@ -260,6 +260,7 @@ def test_what_nobody_wrote_has_to_fit_too() -> None:
     assert found["endpoint"].startswith(f"{GROUP}/endpoint: is not what the operator allows")
     found = denied("allow: {secret: [mine]}\ndefaults: {auth: ambient}", auth="secret")
     assert found.keys() == {"secret"}
+    assert denied("allow: {secret: [mine]}", auth="session").keys() == {"secret"}
     allowed("allow: {secret: [mine]}", auth="ambient")
 
 

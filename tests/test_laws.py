@@ -139,7 +139,7 @@ def test_what_is_injected_has_no_rights_and_shows_no_credentials(pod: Object) ->
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert "privileged" not in context
         for entry in item["env"]:
-            if entry["name"] in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            if entry["name"] in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
                 assert entry.keys() == {"name", "valueFrom"}
                 assert entry["valueFrom"].keys() == {"secretKeyRef"}
 

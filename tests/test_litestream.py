@@ -165,3 +165,8 @@ def test_class_and_key_of_the_files_reach_the_server(tmp_path: Path) -> None:
     assert found["x-amz-storage-class"] == "STANDARD_IA"
     assert found["x-amz-server-side-encryption"] == "aws:kms"
     assert found["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"
+
+
+@pytest.mark.slow
+def test_litestream_signs_with_the_token_of_a_session(tmp_path: Path) -> None:
+    assert upload(tmp_path)["x-amz-security-token"] == "token"

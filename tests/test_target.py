@@ -65,7 +65,15 @@ def test_ambient_credentials_follow_the_identity_of_the_target() -> None:
         assert [mount["name"] for mount in item["volumeMounts"]].count("aws") == 1
 
 
-@pytest.mark.parametrize("auth", ["secret", "ambient"])
+def test_the_token_of_a_session_comes_from_the_same_secret_where_it_is_asked_for() -> None:
+    token = {"secretKeyRef": {"name": "mine", "key": "AWS_SESSION_TOKEN"}}
+    for auth, expected in (("session", True), ("secret", False)):
+        for item in reviews.injected(pod({"runAsUser": 1}, auth=auth, secret="mine"))["spec"]["initContainers"]:
+            assert ({"name": "AWS_SESSION_TOKEN", "valueFrom": token} in item["env"]) is expected
+            assert "AWS_ACCESS_KEY_ID" in [entry["name"] for entry in item["env"]]
+
+
+@pytest.mark.parametrize("auth", ["secret", "session", "ambient"])
 @pytest.mark.parametrize(
     ("ca", "source"),
     [

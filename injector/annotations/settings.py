@@ -277,7 +277,7 @@ def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findin
         defaults.check_enforced(defaults.enforce - settings.broken, texts, built_in(options), findings)
     used = {"bucket": settings.bucket, "image": settings.image.reference}
     used["endpoint"] = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
-    if settings.auth == "secret":
+    if settings.auth != "ambient":
         used["secret"] = settings.secret
     if settings.ca is not None:
         used["ca"] = settings.ca

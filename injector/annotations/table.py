@@ -10,7 +10,7 @@ from injector import GROUP, values
 from injector.options import DEFAULT_IMAGE, INIT_IMAGE
 
 Addressing = Literal["path", "virtual"]
-Auth = Literal["secret", "ambient"]
+Auth = Literal["secret", "session", "ambient"]
 Series = Literal["0.3", "0.5"]
 Sidecar = Literal["native", "container"]
 Restore = Literal["if-exists", "required", "off"]
@@ -44,7 +44,8 @@ ANNOTATIONS = (
     Annotation("secret", "litestream-hook-secret", values.object_name,
                "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"),
     Annotation("auth", "secret", values.one_of(*get_args(Auth)),
-               "`secret` reads the Secret; `ambient` uses the Pod's own identity (web identity, instance role)"),
+               "`secret` reads the Secret; `session` its key `AWS_SESSION_TOKEN` as well, of temporary credentials; "
+               "`ambient` uses the Pod's own identity (web identity, instance role)"),
     Annotation("ca", None, values.certificate_source,
                "`secret/NAME` or `configmap/NAME` in the Pod's namespace: its key `ca.crt` holds certificates that "
                "Litestream trusts beside those of its image"),

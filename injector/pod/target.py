@@ -161,8 +161,8 @@ def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials
 
 
 def _identity(settings: Settings, targets: Sequence[Container]) -> Credentials:
-    if settings.auth == "secret":
-        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    if settings.auth != "ambient":
+        keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] + ["AWS_SESSION_TOKEN"] * (settings.auth == "session")
         return Credentials(
             [{"name": key, "valueFrom": {"secretKeyRef": {"name": settings.secret, "key": key}}} for key in keys]
         )
