@@ -1,12 +1,14 @@
 """Annotations → Settings: defaults, every mistake at once, what contradicts what, and Litestream's release."""
 
+import re
+
 import pytest
 
 from injector import GROUP, options
 from injector.annotations import settings
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
-from injector.annotations.table import ANNOTATIONS, Annotation
+from injector.annotations.table import ANNOTATIONS, BY_KEY, UNDONE, Annotation
 
 OPTIONS = options.read({})
 DIGEST = "sha256:" + "0" * 64
@@ -122,6 +124,21 @@ def test_a_misspelt_inject_is_named_even_behind_other_unknown_keys() -> None:
 def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
     assert warnings(sync_intervall="1s") == f"{GROUP}/sync-intervall: unknown annotation; did you mean sync-interval?"
     assert warnings(zzz="1") == f"{GROUP}/zzz: unknown annotation"
+
+
+def test_a_key_of_something_that_is_not_done_says_so_and_what_to_write_instead() -> None:
+    told = warnings(age="age1key", force_path_style="true", secret_access_key="very secret")
+    assert "/age: unknown annotation: Litestream 0.5 can't encrypt by itself, so nothing is encrypted" in told
+    assert "/force-path-style: unknown annotation: write addressing" in told
+    assert "/secret-access-key: unknown annotation: credentials belong in the Secret" in told
+    assert "very secret" not in told
+
+
+@pytest.mark.parametrize("key", UNDONE)
+def test_nothing_that_is_said_not_to_be_done_is_an_annotation(key: str) -> None:
+    assert key not in BY_KEY
+    named = re.findall(r"(?:write|annotation) ([a-z-]+)", UNDONE[key])
+    assert set(named) <= BY_KEY.keys(), "what it says to write is none"
 
 
 @pytest.mark.timeout(60)

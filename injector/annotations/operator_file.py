@@ -19,7 +19,7 @@ from typing import Any
 from injector.annotations import settings
 from injector.annotations.defaults import LIMITED, NONE, PLACEHOLDER, Default, Defaults, expression, normal
 from injector.annotations.findings import Findings
-from injector.annotations.table import BY_KEY, STATUS, group, similar
+from injector.annotations.table import BY_KEY, STATUS, group, meant, similar
 from injector.errors import InvalidOptions, quoted
 from injector.options import Options
 from injector.values import is_label
@@ -180,7 +180,7 @@ def _no_default(key: str) -> str:
         return "has no effect here: each Pod asks for itself"
     if key == STATUS:
         return "is written by the webhook alone: remove it"
-    return f"is no key of an annotation{similar(key, KEYS)}"
+    return f"is no key of an annotation{meant(key, KEYS)}"
 
 
 def _keys(place: str, found: object, problems: list[str]) -> Iterator[str]:

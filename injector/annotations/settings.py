@@ -25,6 +25,7 @@ from injector.annotations.table import (
     Restore,
     Sidecar,
     SingleWriter,
+    meant,
     similar,
 )
 from injector.errors import quoted
@@ -178,7 +179,7 @@ def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
     known = [annotation.key for annotation in ANNOTATIONS]
     unknown = [key for key in own if key not in BY_KEY and key != STATUS]
     for key in unknown[:MOST_UNKNOWN]:
-        findings.warn(f"{findings.key(quoted(key)[1:-1])}: unknown annotation{similar(key, known)}")
+        findings.warn(f"{findings.key(quoted(key)[1:-1])}: unknown annotation{meant(key, known)}")
     if len(unknown) > MOST_UNKNOWN:
         findings.warn(f"{len(unknown) - MOST_UNKNOWN} more annotations of {findings.group} are unknown")
     if "inject" not in own:

@@ -105,6 +105,31 @@ ANNOTATIONS = (
                "`off` says nothing"),
 )  # fmt: skip
 BY_KEY = {annotation.key: annotation for annotation in ANNOTATIONS}
+# What people look for by its name in Litestream's config, or elsewhere, and what there is instead.
+_NO_CHOICE = "is for the webhook and Litestream to choose: remove it"
+UNDONE = {
+    "access-key-id": "credentials belong in the Secret that the annotation secret names: remove them here",
+    "addr": "write metrics-port",
+    "age": "Litestream 0.5 can't encrypt by itself, so nothing is encrypted: write sse-kms-key-id",
+    "busy-timeout": _NO_CHOICE,
+    "checkpoint-interval": _NO_CHOICE,
+    "concurrency": _NO_CHOICE,
+    "dir": "each database is named in path",
+    "exec": "the application stays in its own container: remove it",
+    "force-path-style": "write addressing",
+    "heartbeat-url": "there are metrics instead: write metrics-port",
+    "levels": _NO_CHOICE,
+    "monitor-interval": "follows sync-interval: remove it",
+    "part-size": _NO_CHOICE,
+    "replicas": "each database has one replica, as in Litestream 0.5: write bucket, endpoint and replica-path",
+    "secret-access-key": "credentials belong in the Secret that the annotation secret names: remove them here",
+    "session-token": 'belongs in the Secret that the annotation secret names: remove it here, and write auth "session"',
+    "skip-verify": "certificates are always checked: write ca",
+    "sse-customer-key": "would have to stand in the Pod, so nothing is encrypted with it: write sse-kms-key-id",
+    "type": "replicas can be in S3 only, or where its API is spoken: remove it",
+    "url": "write bucket, endpoint and replica-path",
+    "validation-interval": _NO_CHOICE,
+}
 STATUS = "status"  # written by the webhook, never by a user
 LABEL = "replicates"
 MOST_WORDS = 100  # that one is compared with
@@ -119,6 +144,11 @@ def similar(word: str, words: list[str]) -> str:
     """` (did you mean …?)` with the most similar of the words, or nothing."""
     found = difflib.get_close_matches(word[:64], words[:MOST_WORDS], n=1)
     return f"; did you mean {found[0]}?" if found else ""
+
+
+def meant(key: str, keys: list[str]) -> str:
+    """What to add to the news that a key is unknown: what there is instead, or the most similar one of the keys."""
+    return f": {UNDONE[key]}" if key in UNDONE else similar(key, keys)
 
 
 def table(defaults: Mapping[str, str] | None = None, sources: Mapping[str, str] | None = None) -> str:
