@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from injector import options
+from injector import GROUP, options
+from injector.annotations import settings
 from injector.annotations import table as annotations
+from injector.annotations.findings import Findings
 from injector.serving import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,3 +133,18 @@ def test_every_message_in_troubleshooting_is_one_of_the_codes() -> None:
     parts = {part.strip() for message in messages for part in re.split(r'…|"[^"]*"', message)}
     assert {part for part in parts if not any(part in text for text in texts)} == set()
     assert len(messages) > 20
+
+
+def test_the_annotations_for_each_server_are_accepted() -> None:
+    page = (DOCS / "storage-and-restore.md").read_text()
+    rows = re.findall(
+        r"^\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|[^|]*\|$", page.split("| server |")[1].split("\n\n")[0], re.MULTILINE
+    )
+    servers = [[cell.strip() for cell in row] for row in rows if "---" not in row[0]]
+    assert len(servers) > 10
+    for server, *cells in servers:
+        own = dict(zip(("endpoint", "region", "addressing"), cells, strict=True))
+        written = {key: re.sub("[A-Z]+", "x1", text.strip("`")) for key, text in own.items() if text.startswith("`")}
+        findings = Findings(GROUP)
+        settings.read({"inject": "true", **written}, options.read({}), findings)
+        assert (findings.violations, findings.warnings) == ([], []), server

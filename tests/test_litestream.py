@@ -16,6 +16,7 @@ from injector import GROUP, options
 from injector.annotations import settings
 from injector.annotations.findings import Findings
 from injector.pod import litestream
+from tests.podrunner import s3
 from tests.podrunner.images import litestream_binary
 
 if TYPE_CHECKING:
@@ -151,6 +152,25 @@ def upload(folder: Path, **own: str) -> dict[str, str]:
 )
 def test_the_bucket_stands_where_the_server_wants_it(addressing: dict[str, str], place: str, tmp_path: Path) -> None:
     assert upload(tmp_path, **addressing)["url"].startswith(place)
+
+
+@pytest.mark.slow
+def test_a_server_that_knows_buckets_by_host_names_is_replicated_to_and_restored_from(tmp_path: Path) -> None:
+    database, config, restored = (tmp_path / name for name in ("app.db", "litestream.yml", "restored.db"))
+    with closing(sqlite3.connect(database)) as writer:
+        writer.execute("CREATE TABLE t (a)")
+    chosen = asked(endpoint=f"http://{s3.DOMAIN}", addressing="virtual")
+    config.write_text(litestream.config(chosen, {str(database): "a/b"}))
+    binary = litestream_binary("0.5.17")
+    with s3.S3() as server:
+        environment = {"HTTP_PROXY": server.endpoint, **server.secret}
+        replicate: list[str | Path] = [binary, "replicate", "-once", "-config", config]
+        restore: list[str | Path] = [binary, "restore", "-config", config, "-o", restored, database]
+        for command in (replicate, restore):
+            subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment)
+        assert [key.rpartition("/")[0] for key in server.list_keys("litestream")] == ["a/b/0000"]
+    with closing(sqlite3.connect(restored)) as reader:
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
 def test_amazon_is_addressed_by_path_only_if_that_is_asked_for() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 REGION = "us-east-1"
+DOMAIN = "s3.test"  # below which each bucket has a host name: for clients that take the server for their HTTP proxy
 NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 START_SECONDS = 60
 PROBE = "usable"  # an object that is there for a moment
@@ -139,6 +140,7 @@ class S3:
             "-master.electionTimeout=1s",  # one master alone needs no longer, also after a crash
             "-volume.max=0",
             "-master.volumeSizeLimitMB=64",
+            f"-s3.domainName={DOMAIN}",
             f"-s3.config={self._directory / 'identities.json'}",
             *(f"-{option}={port}" for option, port in self._ports.items()),
             *([f"-s3.cert.file={self._file('tls.crt')}", f"-s3.key.file={self._file('tls.key')}"] if self._tls else []),
