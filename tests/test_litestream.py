@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import threading
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import pytest
 from injector import GROUP, options
 from injector.annotations import settings
 from injector.annotations.findings import Findings
-from injector.pod import litestream
+from injector.pod import litestream, volumes
+from injector.tls.certificate import make_ca
 from tests.podrunner import s3
 from tests.podrunner.images import litestream_binary
 
@@ -171,6 +173,24 @@ def test_a_server_that_knows_buckets_by_host_names_is_replicated_to_and_restored
         assert [key.rpartition("/")[0] for key in server.list_keys("litestream")] == ["a/b/0000"]
     with closing(sqlite3.connect(restored)) as reader:
         assert reader.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+@pytest.mark.slow
+def test_each_release_trusts_the_certificates_of_a_directory(tmp_path: Path) -> None:
+    database, config, ours, others = (tmp_path / name for name in ("app.db", "litestream.yml", "ours", "others"))
+    with s3.S3(tls=True) as server:
+        for folder, certificate in ((ours, server.ca), (others, make_ca("another", datetime.now(UTC)).certificate)):
+            folder.mkdir()
+            (folder / "ca.crt").write_text(certificate if isinstance(certificate, str) else certificate.decode())
+        for release, folder, code in (("0.5.17", ours, 0), ("0.3.13", ours, 0), ("0.3.13", others, 1)):
+            chosen = asked(endpoint=server.endpoint, image=f"litestream/litestream:{release}")
+            config.write_text(litestream.config(chosen, {str(database): "a/b"}))
+            command: list[str | Path] = [litestream_binary(release), "restore", "-config", config]
+            command += ["-if-replica-exists", database]
+            directories = ":".join([*volumes.CERTIFICATE_DIRECTORIES[:-1], str(folder)])
+            environment = {"SSL_CERT_DIR": directories, **server.secret}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+            assert (done.returncode, "x509" in done.stdout + done.stderr) == (code, code == 1), (release, done)
 
 
 def test_amazon_is_addressed_by_path_only_if_that_is_asked_for() -> None:

@@ -224,7 +224,7 @@ def test_a_required_restore_without_a_replica_holds_up_the_pod_and_its_log_says_
         assert run.containers["app"].lives == 0
 
 
-@ways(NATIVE_05)
+@ways(NATIVE_05, every=(NATIVE_05, CONTAINER_05))  # in a Pod of 0.3 nobody asks before the restore
 def test_a_pod_waits_for_the_right_ca_of_its_s3_server_and_its_log_says_why(way: Way) -> None:
     row = Row("S3 has a CA of its own", way)
     with S3(tls=True) as s3, Stage(way, s3, annotations={"ca": "configmap/s3-ca"}) as stage:
