@@ -15,7 +15,13 @@ from injector.serving import metrics
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "examples" / "README.md"])
-FOREIGN = {"SignatureDoesNotMatch", "NoSuchBucket", "failed calling webhook", "field is immutable"}  # not our messages
+FOREIGN = {
+    "SignatureDoesNotMatch",
+    "NoSuchBucket",
+    "failed calling webhook",
+    "field is immutable",
+    "SchedulingGated",
+}  # not our messages
 
 
 def _options() -> str:
