@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from injector import options
+from injector.annotations import operator_file
 from injector.annotations import table as annotations
 from injector.serving import metrics
+from tests import reviews
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -90,6 +92,17 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
 def test_every_page_is_found_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
     assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
+
+
+def test_the_tenants_file_of_the_platforms_can_be_used() -> None:
+    (text,) = re.findall(
+        r"^```yaml\n(defaults:.*?)^```$", (DOCS / "platforms.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    read = operator_file.read(text, reviews.DEFAULTS).of("shop")
+    pod = reviews.pod(path="/data/app.db")
+    assert reviews.response(pod, namespace="shop", defaults=read)["allowed"]
+    reached = reviews.pod(replica_path="bank/deployment/ledger/data/app.db", endpoint="http://elsewhere")
+    assert reviews.denied(reached, namespace="shop", defaults=read).keys() == {"replica-path", "endpoint"}
 
 
 def test_every_claim_of_the_threat_model_names_its_tests_or_is_a_limit() -> None:
