@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_the_litestream_of_each_pod_is_shown(cluster: Cluster, namespace: str) -
 
 
 def test_check_counts_the_workloads_that_still_ask(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    asked = {"replicas": 1, "strategy": {"type": "Recreate"}}
+    asked: dict[str, Any] = {"replicas": 1, "strategy": {"type": "Recreate"}}
     cluster.create(pods.workload("Deployment", "shop", **asked), namespace)
 
     def annotated() -> int:
