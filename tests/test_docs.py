@@ -23,6 +23,17 @@ FOREIGN = {
     "failed calling webhook",
     "field is immutable",
     "SchedulingGated",
+    "connection refused",
+    "no endpoints available for service",
+    "context deadline exceeded",
+    "i/o timeout",
+    "x509: certificate signed by unknown authority",
+    'service "litestream-hook" not found',
+    "CreateContainerConfigError",
+    'secret "…" not found',
+    "couldn't find key",
+    "ErrImagePull",
+    "ImagePullBackOff",
 }  # not our messages
 
 
