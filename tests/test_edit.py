@@ -80,6 +80,7 @@ def test_new_text_is_put_where_it_belongs(text: str, wanted: Any, expected: str)
         ("- a: 1\n  b: 2\n", [{"b": 2}]),
         ("a: 1\n", {"a": True}),
         ("a: 1\n", [1]),
+        ("a: [[]]\n", {"a": [[None]]}),
     ],
 )
 def test_what_no_edit_says_is_written_anew(text: str, wanted: Any) -> None:
