@@ -73,6 +73,8 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     check.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people, or for programs")
     text = "what makes the exit code 1: errors, or warnings as well (the default)"
     check.add_argument("--fail-on", choices=("error", "warning"), default="warning", help=text)
+    text = "what asks for injection must have the scheduling gate that holds it back where the webhook is not installed"
+    check.add_argument("--require-gate", action="store_true", help=text)
     listing = command("annotations", _annotations, "print the table of annotations")
     listing.add_argument("-n", "--namespace", default="NAMESPACE", help="namespace whose defaults are shown")
     options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULTS_FILE"))
@@ -101,7 +103,14 @@ def _inject(parsed: argparse.Namespace, chosen: Options) -> int:
 def _check(parsed: argparse.Namespace, chosen: Options) -> int:
     from injector.command import check
 
-    return check.run(parsed.files, parsed.namespace, chosen, output=parsed.output, fail_on=parsed.fail_on)
+    return check.run(
+        parsed.files,
+        parsed.namespace,
+        chosen,
+        output=parsed.output,
+        fail_on=parsed.fail_on,
+        require_gate=parsed.require_gate,
+    )
 
 
 def _annotations(parsed: argparse.Namespace, chosen: Options) -> int:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from injector import GROUP, options
-from injector.annotations import settings
+from injector.annotations import operator_file, settings
 from injector.annotations import table as annotations
 from injector.annotations.findings import Findings
 from injector.serving import metrics
+from tests import reviews
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -20,9 +21,20 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "examples" / "REA
 FOREIGN = {
     "SignatureDoesNotMatch",
     "NoSuchBucket",
-    "x509: certificate signed by unknown authority",
     "failed calling webhook",
     "field is immutable",
+    "SchedulingGated",
+    "connection refused",
+    "no endpoints available for service",
+    "context deadline exceeded",
+    "i/o timeout",
+    "x509: certificate signed by unknown authority",
+    'service "litestream-hook" not found',
+    "CreateContainerConfigError",
+    'secret "…" not found',
+    "couldn't find key",
+    "ErrImagePull",
+    "ImagePullBackOff",
 }  # not our messages
 
 
@@ -92,6 +104,17 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
 def test_every_page_is_found_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
     assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
+
+
+def test_the_tenants_file_of_the_platforms_can_be_used() -> None:
+    (text,) = re.findall(
+        r"^```yaml\n(defaults:.*?)^```$", (DOCS / "platforms.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    read = operator_file.read(text, reviews.DEFAULTS).of("shop")
+    pod = reviews.pod(path="/data/app.db")
+    assert reviews.response(pod, namespace="shop", defaults=read)["allowed"]
+    reached = reviews.pod(replica_path="bank/deployment/ledger/data/app.db", endpoint="http://elsewhere")
+    assert reviews.denied(reached, namespace="shop", defaults=read).keys() == {"replica-path", "endpoint"}
 
 
 def test_every_claim_of_the_threat_model_names_its_tests_or_is_a_limit() -> None:

@@ -28,6 +28,7 @@ Object = dict[str, Any]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 NUMBERED = [path for path in FILES if path.name[0].isdigit()]
+APPLICATIONS = sorted((EXAMPLES / "apps").glob("*.yaml"))
 BY_DEFAULT = EXAMPLES / "11-defaults"
 ENDS_BY_ITSELF = {"04-job", "05-cronjob"}
 
@@ -72,7 +73,7 @@ def test_they_are_numbered_without_a_gap_and_told_of() -> None:
     assert told == {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml")}
 
 
-@pytest.mark.parametrize("path", [*FILES, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *APPLICATIONS, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
 @pytest.mark.parametrize("release", schemas.RELEASES)
 def test_every_supported_kubernetes_knows_every_field(path: Path, release: str) -> None:
     for obj in documents(path.read_text()):
@@ -91,7 +92,7 @@ def test_their_namespace_takes_them(path: Path) -> None:
         assert list(restricted.violations(spec)) == []
 
 
-@pytest.mark.parametrize("path", [*FILES, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *APPLICATIONS, BY_DEFAULT / "pod.yaml"], ids=lambda path: path.stem)
 def test_images_carry_a_registry_and_a_version(path: Path) -> None:
     for spec in pod_specs(path):
         for container in spec.get("initContainers", []) + spec["containers"]:
@@ -117,6 +118,17 @@ def test_only_litestream_0_3_is_warned_of(path: Path) -> None:
         assert all("0.3" in line or "has no shell" in line for line in output.splitlines())
     else:
         assert (code, output) == (0, "")
+
+
+@pytest.mark.parametrize("path", APPLICATIONS, ids=lambda path: path.stem)
+def test_an_application_has_nothing_to_be_told_of_and_waits_for_the_webhook(path: Path) -> None:
+    assert command_line("check", "--require-gate", str(path)) == (0, "")
+
+
+@pytest.mark.parametrize("path", APPLICATIONS, ids=lambda path: path.stem)
+def test_an_application_says_what_is_not_in_its_replica(path: Path) -> None:
+    comment = path.read_text().partition("apiVersion")[0]
+    assert re.search(r"^# Not in the databases?, so not in (its replica|their replicas)", comment, re.MULTILINE)
 
 
 def test_no_two_examples_write_to_one_replica() -> None:

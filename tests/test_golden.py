@@ -15,7 +15,12 @@ from injector.annotations.table import ANNOTATIONS
 from tests import restricted, reviews, schemas
 
 HERE = Path(__file__).parent
-INPUTS = [*sorted((HERE / "golden").glob("*.yaml")), *sorted((HERE.parent / "examples").glob("[0-9]*.yaml"))]
+EXAMPLES = HERE.parent / "examples"
+INPUTS = [
+    *sorted((HERE / "golden").glob("*.yaml")),
+    *sorted(EXAMPLES.glob("[0-9]*.yaml")),
+    *sorted((EXAMPLES / "apps").glob("*.yaml")),
+]
 EXPECTED = HERE / "golden" / "expected"
 UID = "0ea2c4bb-4b8e-4ed2-a3a1-11d7a7ab1b86"
 Object = dict[str, Any]

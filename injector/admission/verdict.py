@@ -6,6 +6,7 @@ what comes                                                  outcome    what is i
 a subresource, another kind or operation, no key of ours    unchanged  nothing
 Pod CREATE, `inject: "false"`                               unchanged  nothing
 Pod CREATE, a copy of an injected one that does not ask     denied     what to take out
+Pod CREATE, one that does not ask, with the gate            denied     what to take out
 Pod CREATE, valid                                           injected   the Pod with Litestream in it, warnings
 Pod CREATE, invalid                                         denied     every violation, warnings
 workload CREATE or UPDATE, ending, or of a checked owner    unchanged  nothing
@@ -27,7 +28,7 @@ from injector.annotations.settings import asks, ours, written
 from injector.annotations.table import STATUS, group
 from injector.errors import InvalidPod, Violation, quoted
 from injector.options import Options
-from injector.pod import replica, shapes
+from injector.pod import gate, replica, shapes
 from injector.pod.inject import Injection, inject
 from injector.pod.volumes import PREFIX
 
@@ -117,6 +118,8 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
     if not asks(own):
         if not _of_another_variant(pod, options) and (copied := _containers_of_ours(pod)):
             return Verdict("denied", "copy", pod, [_no_copy(copied)])
+        if useless := gate.useless(pod, group(options.variant)):
+            return Verdict("denied", "gate", pod, useless)
         return Verdict("unchanged", "declined" if own else "not-annotated", pod)
     if problems := _malformed(pod, shapes.Pod, own, options):
         return Verdict("denied", "malformed", pod, problems)
@@ -154,11 +157,12 @@ def _no_copy(names: Sequence[str]) -> Violation:
 
 def _judge_workload(question: Question, options: Options) -> Verdict:
     key, found = question.key, question.object
-    if not workload.concerns_us(key, found, options):
+    template = workload.template(key, found)
+    if not workload.concerns_us(key, found, options) and not gate.useless(template, group(options.variant)):
         return Verdict("unchanged", "not-annotated", found)
     if isinstance(metadata := found.get("metadata"), dict) and metadata.get("deletionTimestamp"):
         return Verdict("unchanged", "ending", found)
-    own = ours(workload.template(key, found).get("metadata"), group(options.variant))
+    own = ours(template.get("metadata"), group(options.variant))
     if problems := _malformed(found, shapes.Workload, own, options):
         return Verdict("denied", "malformed", found, problems)
     if workload.checked_elsewhere(found):

@@ -11,7 +11,7 @@ from injector.annotations.findings import without_credentials
 from injector.annotations.table import BY_KEY, LABEL, group
 from injector.errors import InvalidPod, Violation
 from injector.options import Options
-from injector.pod import merge, replica
+from injector.pod import gate, merge, replica
 from injector.pod.inject import Injection, inject
 from injector.pod.replica import Identity
 
@@ -173,7 +173,7 @@ def examine(
     pod = template(key, workload)
     own = settings.ours(pod.get("metadata") or {}, our_group)
     if not settings.asks(own):
-        return Examination(None, violations, [])
+        return Examination(None, [*violations, *gate.useless(pod, our_group)], [])
     injection, warnings = None, []
     try:
         injection = inject(pod, identity(key, workload, namespace), options, defaults)

@@ -19,7 +19,13 @@ SCHEMA = 1  # of the JSON; it changes when a field goes or means something else,
 
 
 def run(
-    names: Sequence[str], namespace: str, chosen: Options, *, output: str = "text", fail_on: str = "warning"
+    names: Sequence[str],
+    namespace: str,
+    chosen: Options,
+    *,
+    output: str = "text",
+    fail_on: str = "warning",
+    require_gate: bool = False,
 ) -> int:
     """Print what is found; the exit code is 1 if that is bad enough, and 2 if a file can't be read.
 
@@ -29,6 +35,7 @@ def run(
         chosen: the operator's options.
         output: `text` or `json`.
         fail_on: the least severity that is bad enough, `warning` or `error`.
+        require_gate: whether what asks for injection has to have the scheduling gate.
     """
     with Progress() as progress:
         read = list(manifest_files.read(names))
@@ -37,7 +44,9 @@ def run(
         found = [
             finding
             for name, document in progress.each(documents, "documents")
-            for finding in examine(name, document, namespace, chosen, others, injecting=False).findings
+            for finding in examine(
+                name, document, namespace, chosen, others, injecting=False, require_gate=require_gate
+            ).findings
         ]
     unreadable = [Finding(file.name, file.line, "error", file.problem) for file in read if file.problem]
     each = [item for _, document in documents for _, item in objects(document.value)]

@@ -95,7 +95,13 @@ class _Editor:
         """
         if isinstance(node, yaml.MappingNode) and isinstance(before, dict) and isinstance(after, dict) and node.value:
             yield from self._mapping(node, before, after)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(before, list) and isinstance(after, list) and after:
+        elif (
+            isinstance(node, yaml.SequenceNode)
+            and isinstance(before, list)
+            and isinstance(after, list)
+            and before
+            and after
+        ):
             yield from self._sequence(node, before, after)
         else:
             raise _NotInPlace

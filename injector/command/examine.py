@@ -8,13 +8,16 @@ from typing import Any, Literal, NamedTuple
 from injector.admission.namespaces import Namespaces
 from injector.admission.overlooked import overlooked
 from injector.admission.sharing import Sharing
-from injector.admission.verdict import Question, Verdict, judge, key_of, namespace_of
+from injector.admission.verdict import POD, Question, Verdict, judge, key_of, namespace_of
+from injector.admission.workload import template
+from injector.annotations.settings import ours
 from injector.annotations.table import group
 from injector.command.objects import Name, name_of, objects, put
 from injector.command.place import Places
 from injector.errors import Violation
 from injector.manifests import Document
 from injector.options import Options
+from injector.pod import gate
 
 Severity = Literal["error", "warning"]
 
@@ -58,7 +61,14 @@ def beside(documents: Sequence[Document], chosen: Options) -> Beside:
 
 
 def examine(
-    file: str, document: Document, namespace: str, chosen: Options, others: Beside, *, injecting: bool
+    file: str,
+    document: Document,
+    namespace: str,
+    chosen: Options,
+    others: Beside,
+    *,
+    injecting: bool,
+    require_gate: bool = False,
 ) -> Result:
     """What the webhook would do to (each object of) a document.
 
@@ -69,6 +79,7 @@ def examine(
         chosen: the operator's options.
         others: what is known of all documents.
         injecting: whether the document is to be written, which one template for several replicas can't be.
+        require_gate: whether what asks for injection has to have the scheduling gate.
     """
     after, findings, places = document.value, [], Places(document)
     our_group = group(chosen.variant)
@@ -80,6 +91,8 @@ def examine(
         wrong = [*verdict.violations, *others.sharing.others(question, verdict), *overlooked(found, chosen), *mistakes]
         if injecting:
             wrong += [*_unplaced(found, namespace, verdict), *([verdict.only_webhook] if verdict.only_webhook else [])]
+        if require_gate and (ungated := _ungated(found, verdict, our_group)) is not None:
+            wrong.append(ungated)
         about = name_of(found, namespace or "default")
         for violation in wrong:
             line = places.line(path, violation.field, our_group)
@@ -88,6 +101,14 @@ def examine(
         if not wrong:
             after = put(after, path, verdict.after)
     return Result(after, findings)
+
+
+def _ungated(found: Mapping[str, Any], verdict: Verdict, our_group: str) -> Violation | None:
+    """What is to be said of a Pod or workload that would start uninjected where the webhook is not installed."""
+    if verdict.injection is None:
+        return None
+    pod = found if key_of(found) == POD else template(key_of(found), found)
+    return gate.missing(pod, ours(pod.get("metadata"), our_group), our_group)
 
 
 def _unplaced(found: Mapping[str, Any], namespace: str, verdict: Verdict) -> list[Violation]:

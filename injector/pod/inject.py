@@ -11,7 +11,20 @@ from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
 from injector.options import Options
-from injector.pod import check, containers, litestream, merge, order, overlay, replica, status, target, user, volumes
+from injector.pod import (
+    check,
+    containers,
+    gate,
+    litestream,
+    merge,
+    order,
+    overlay,
+    replica,
+    status,
+    target,
+    user,
+    volumes,
+)
 from injector.pod.plan import Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
@@ -101,6 +114,7 @@ def _plan(
         status.earlier(earlier),
     )
     check.pod(spec, plan, identity, findings)
+    gate.check(spec, findings)
     return plan, earlier
 
 
@@ -155,7 +169,7 @@ def _merge(pod: Object, plan: Plan, built: _Built, findings: Findings) -> Object
         "labels": {findings.key(LABEL): "true"},
     }
     metadata = merge.over(metadata, marks)
-    return {**pod, "metadata": metadata, "spec": _changed(spec, changes)}
+    return {**pod, "metadata": metadata, "spec": gate.without(_changed(spec, changes), findings.group)}
 
 
 def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> None:

@@ -164,6 +164,12 @@ class PodOS(TypedDict, total=False):
     name: str
 
 
+class SchedulingGate(TypedDict):
+    """core/v1 PodSchedulingGate."""
+
+    name: Path
+
+
 class PodSpec(TypedDict):
     """core/v1 PodSpec."""
 
@@ -176,6 +182,8 @@ class PodSpec(TypedDict):
     affinity: NotRequired[Affinity | None]
     os: NotRequired[PodOS | None]
     nodeSelector: NotRequired[dict[str, Any] | None]
+    nodeName: NotRequired[Subdomain | None]
+    schedulingGates: NotRequired[Annotated[list[SchedulingGate], MOST_ITEMS] | None]
     resources: NotRequired[Resources | None]
 
 

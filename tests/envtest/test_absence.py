@@ -58,3 +58,30 @@ def test_a_variant_acts_on_its_own_keys_only(cluster: Cluster, empty: str, tmp_p
         refused = cluster.try_create(pods.workload("Deployment", "shop", asked, replicas=2), empty)
         assert refused.code == 1
         assert cluster.try_create(pods.workload("Deployment", "shop", replicas=2), empty).code == 0
+
+
+def test_a_gated_pod_runs_where_the_webhook_is_and_waits_where_it_is_not(
+    cluster: Cluster, webhook: Webhook, empty: str
+) -> None:
+    """Without a controller of Pods nothing runs here; a Pod without gates is the scheduler's."""
+    gates = [{"name": f"{GROUP}/injected"}]
+    waiting = cluster.create(pods.pod("waiting", schedulingGates=gates), empty)
+    assert waiting["spec"]["schedulingGates"] == gates
+    assert not pods.injected(waiting)
+    (condition,) = waiting["status"]["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("PodScheduled", "False", "SchedulingGated")
+    named = cluster.try_create(pods.pod("named", schedulingGates=gates, nodeName="a"), empty)
+    assert named.code == 1
+    assert "schedulingGates" in named.error
+    with registered(cluster, empty, webhook.url, webhook.ca):
+        stored = cluster.create(pods.pod("running", schedulingGates=gates), empty)
+        assert pods.injected(stored)
+        assert "schedulingGates" not in stored["spec"]
+        assert "conditions" not in stored["status"]
+        applied = cluster.create(pods.workload("StatefulSet", "shop"), empty)
+        applied["spec"]["template"]["spec"]["schedulingGates"] = gates
+        changed = cluster.kubectl("replace", "-o", "json", "-f", "-", stdin=applied, namespace=empty).json
+        assert changed["spec"]["template"]["spec"]["schedulingGates"] == gates
+        useless = cluster.try_create(pods.pod("useless", {f"{GROUP}/inject": "false"}, schedulingGates=gates), empty)
+        assert useless.code == 1
+        assert "keeps the Pod from ever starting" in useless.error

@@ -103,6 +103,26 @@ def test_the_pods_of_every_controller_replicate_to_their_workloads_path(cluster:
 
 
 @pytest.mark.usefixtures("installation")
+def test_a_daemon_with_the_gate_runs_if_it_is_injected_and_waits_if_no_webhook_sees_it(cluster: Cluster) -> None:
+    gate = {"name": f"{GROUP}/injected"}
+    cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})
+
+    def daemon(asked: dict[str, str]) -> dict[str, Any]:
+        manifest = pods.workload("DaemonSet", "shop", asked)
+        manifest["spec"]["template"]["spec"] |= {"tolerations": [{"operator": "Exists"}], "schedulingGates": [gate]}
+        namespace = cluster.namespace()
+        cluster.apply(manifest, namespace=namespace)
+        (found,) = stored(cluster, namespace)
+        return found
+
+    by_node = pods.asking(replica_path="{namespace}/{kind}/{workload}/{node}/{database}")
+    assert "schedulingGates" not in daemon(by_node)["spec"]
+    unseen = daemon({})
+    assert unseen["spec"]["schedulingGates"] == [gate]
+    assert [each["reason"] for each in unseen["status"]["conditions"]] == ["SchedulingGated"]
+
+
+@pytest.mark.usefixtures("installation")
 def test_a_replacement_waits_for_the_pod_that_still_writes_and_comes_when_it_is_gone(cluster: Cluster) -> None:
     namespace = cluster.namespace()
     manifest = pods.workload("Deployment", "shop", replicas=1, strategy={"type": "Recreate"})

@@ -157,7 +157,7 @@ def test_every_example_is_accepted_without_a_warning(cluster: Cluster) -> None:
     folder = ROOT / "examples"
     restricted = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
     cluster.namespace(restricted, "litestream-examples")
-    for path in sorted(folder.glob("[0-9]*.yaml")):
+    for path in [*sorted(folder.glob("[0-9]*.yaml")), *sorted(folder.glob("apps/*.yaml"))]:
         applied = cluster.kubectl("create", "--dry-run=server", "-f", str(path))
         expected = "0.3" in path.name  # it warns of what 0.3 can't do
         assert applied.code == 0, f"{path.name}: {applied.error}"
