@@ -42,6 +42,7 @@ SECONDS: Final = {
 }
 HANDSHAKE_SECONDS: Final = 5.0
 CLOSING_SECONDS: Final = 5.0
+LINGER_SECONDS: Final = 1.0  # after SIGTERM, in which a request may be on its way on a connection that looks idle
 
 
 class Owner(Protocol):
@@ -98,6 +99,9 @@ class Connection(HttpToolsProtocol):
 
     def end(self, reason: str) -> None:
         """Close at once, without waiting for the client to read what was sent."""
+        if self.stopping and self.phase is Phase.IDLE and not self.transport.get_write_buffer_size():
+            self.transport.close()  # nothing is left to be told or lost
+            return
         self.owner.ended(reason)
         if self.connected:
             self.transport.abort()
@@ -105,12 +109,13 @@ class Connection(HttpToolsProtocol):
             self.owner.abandon(self)
 
     def shutdown(self) -> None:
-        """Finish: idle connections close now, others after the answer to the request they are sending."""
+        """Finish: a connection closes after the next answer, or when it has been idle for LINGER_SECONDS more.
+
+        An API server keeps connections, and sends nothing twice: a request that is lost is a Pod that is refused.
+        """
         self.stopping = True
-        if self.phase is Phase.IDLE:
-            self.transport.close()
-        elif self.phase is Phase.SILENT:
-            self.deadline = min(self.deadline, self.loop.time() + 1)
+        if self.phase in (Phase.SILENT, Phase.IDLE):
+            self.deadline = min(self.deadline, self.loop.time() + LINGER_SECONDS)
         elif self.cycle is not None:
             self.cycle.keep_alive = False
 

@@ -1,4 +1,4 @@
-"""The commands of docs/upgrading.md, as they stand there."""
+"""What docs/upgrading.md says of an upgrade, and its commands as they stand there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import re
 import shlex
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +14,8 @@ import pytest
 from injector import cli
 from injector.options import DEFAULT_IMAGE
 from tests.envtest import pods
+from tests.envtest.installation import installed
+from tests.envtest.test_rotation import under_load
 from tests.envtest.webhook import ROOT
 
 if TYPE_CHECKING:
@@ -68,3 +70,19 @@ def test_check_counts_the_workloads_that_still_ask(cluster: Cluster, namespace: 
     cluster.kubectl("delete", "deployment", "shop", namespace=namespace)
     cluster.create(pods.workload("Deployment", "shop", {}, **asked), namespace)
     assert annotated() == 0
+
+
+def test_each_replica_is_replaced_by_a_new_one_and_no_admission_fails(cluster: Cluster, tmp_path: Path) -> None:
+    """As the Deployment does it: a new one is ready and has its connections before an old one is told to end."""
+    with (
+        installed(cluster, tmp_path) as installation,
+        ExitStack() as new,
+        ExitStack() as first,
+        ExitStack() as second,
+    ):
+        for old in (first, second):
+            old.enter_context(installation.replica())
+        with under_load(cluster):
+            for old in (first, second):
+                new.enter_context(installation.replica())
+                old.close()
