@@ -24,7 +24,7 @@ def piped(*arguments: str | Path, text: str = "", cwd: Path = ROOT) -> subproces
 
 
 def on_terminal(
-    command: Sequence[str | Path], typed: bytes = b"", once: bytes = b"", cwd: Path = ROOT
+    command: Sequence[str | Path], typed: bytes = b"", once: bytes = b"", again: bytes = b"", cwd: Path = ROOT
 ) -> tuple[int, str]:
     """The exit code of a command on a terminal of its own, and all that is seen there.
 
@@ -32,6 +32,8 @@ def on_terminal(
         command: to be run.
         typed: what is typed,
         once: when this is seen.
+        again: what is typed after that, once a second until the command ends, as people do: a signal that comes right
+            before a read begins does not end the read.
         cwd: where it is run.
     """
     ours, theirs = pty.openpty()
@@ -45,7 +47,7 @@ def on_terminal(
     ) as process:
         os.close(theirs)
         try:
-            seen = _seen(ours, typed, once)
+            seen = _seen(ours, typed, once, again)
         except BaseException:
             process.kill()
             raise
@@ -54,12 +56,16 @@ def on_terminal(
         return process.wait(60), seen.decode()
 
 
-def _seen(terminal: int, typed: bytes, once: bytes) -> bytes:
-    seen, deadline = b"", time.monotonic() + 60
-    while time.monotonic() < deadline:
+def _seen(terminal: int, typed: bytes, once: bytes, again: bytes) -> bytes:
+    now = time.monotonic()
+    seen, deadline, due = b"", now + 60, now
+    while (now := time.monotonic()) < deadline:
         if typed and once in seen:
             os.write(terminal, typed)
             typed = b""
+        if again and not typed and once in seen and now >= due:
+            os.write(terminal, again)
+            due = now + 1
         if not select.select([terminal], [], [], 0.1)[0]:
             continue
         try:

@@ -84,7 +84,7 @@ def test_help_names_every_command_and_each_has_its_own() -> None:
 
 
 def test_ctrl_c_ends_a_command_quietly() -> None:
-    code, seen = on_terminal([*COMMAND, "check"], b"kind: Pod\n\x03", b"Ctrl-D ends it")
+    code, seen = on_terminal([*COMMAND, "check"], b"kind: Pod\n", b"Ctrl-D ends it", b"\x03")
     assert code == 130
     assert "Traceback" not in seen
 

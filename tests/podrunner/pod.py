@@ -126,7 +126,8 @@ class Run:
         hindrance = self._hindrance(failures)
         assert hindrance is not None
         container, why = hindrance
-        log = container.logs(-1) if container.lives else ""
+        # Of the life that ended: by now the next one may have begun, and have said nothing yet.
+        log = container.logs(len(container.past) - 1) if container.lives else ""
         raise BlockedPod(container.name, container.past[-1] if container.past else None, log, why)
 
     def wait_ready(self, seconds: float = 60) -> None:
