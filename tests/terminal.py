@@ -38,7 +38,8 @@ def on_terminal(
     """
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        ["setsid", "--ctty", *command],  # else Ctrl-C would not reach it
+        # Else Ctrl-C would not reach it, or would be ignored as by all that a shell runs in the background.
+        ["setsid", "--ctty", "env", "--default-signal=INT", *command],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
