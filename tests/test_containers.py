@@ -210,3 +210,35 @@ def test_a_sync_interval_below_a_second_has_an_effect(image: str, sync: str, mon
     (database,) = json.loads(containers["litestream-hook-init"]["env"][0]["value"])["dbs"]
     assert database.get("monitor-interval") == monitor
     assert database["replicas"][0]["sync-interval"] == sync
+
+
+TOKEN = {
+    "name": "kube-api-access-x",
+    "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    "readOnly": True,
+}
+
+
+def with_token(**annotations: str) -> Object:
+    """A Pod as the ServiceAccount admission leaves it before the first call."""
+    container = {"name": "app", "image": "a:1", "volumeMounts": [TOKEN]}
+    sources = [{"name": TOKEN["name"], "projected": {"sources": []}}]
+    return reviews.pod({"containers": [container], "volumes": sources}, None, path="/data/app.db", **annotations)
+
+
+@pytest.mark.parametrize("annotations", [{}, {"auth": "ambient"}, {"restore": "if-exists", "sidecar": "container"}])
+def test_an_empty_directory_keeps_the_api_servers_token_out_of_each_injected_container(annotations: Any) -> None:
+    obj = with_token(**annotations)
+    injected = ours(obj)
+    assert len(injected) == 3
+    for container in injected.values():
+        (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == TOKEN["mountPath"])
+        assert mount == {**TOKEN, "name": volumes.CONFIG_VOLUME, "subPath": "no-token"}
+    once = reviews.injected(obj)
+    assert reviews.injected(once) == once
+    assert once["spec"]["containers"][0]["volumeMounts"][0] == TOKEN
+
+
+def test_where_the_pod_has_no_token_nothing_hides_it() -> None:
+    for container in ours(reviews.pod()).values():
+        assert TOKEN["mountPath"] not in [mount["mountPath"] for mount in container["volumeMounts"]]

@@ -9,7 +9,6 @@ from injector.annotations.table import STATUS, group
 from injector.pod import litestream, scripts, volumes
 from injector.pod.plan import Plan, User
 from injector.pod.shapes import EnvVar, InjectedContainer, VolumeMount
-from injector.pod.volumes import Storage
 from injector.values import Object
 
 INIT = "litestream-hook-init"
@@ -71,7 +70,7 @@ def init(plan: Plan) -> InjectedContainer:
             environment.append({"name": "LITESTREAM_STORAGE", "value": "\n".join(lines)})
     else:
         container["env"] = [*plan.storage.environment]
-        container["volumeMounts"] = [volumes.config_mount(), *_mounts(plan.storage, plan.replicas)]
+        container["volumeMounts"] = _mounts(plan, plan.replicas)
     if checks:
         environment.append({"name": "LITESTREAM_LOCAL_DATABASE", "value": settings.local_database or "ask"})
         if settings.restore_from is not None:
@@ -189,11 +188,13 @@ def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence
         "resources": resources(settings),
         "securityContext": security_context(plan.user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [volumes.config_mount(), *_mounts(plan.storage, databases), *plan.credentials.mounts],
+        "volumeMounts": [*_mounts(plan, databases), *plan.credentials.mounts],
     }
 
 
-def _mounts(storage: Storage, databases: Iterable[str]) -> list[VolumeMount]:
-    """Each mount once, parents before what is mounted inside them."""
-    by_path = {storage.mounts[database]["mountPath"]: storage.mounts[database] for database in databases}
-    return volumes.outer_first(by_path.values())
+def _mounts(plan: Plan, databases: Iterable[str]) -> list[VolumeMount]:
+    """The config's, and each of the databases' once, parents before what is mounted inside them."""
+    mounts = plan.storage.mounts
+    by_path = {mounts[database]["mountPath"]: mounts[database] for database in databases}
+    no_token = [volumes.no_token_mount()] if plan.token else []
+    return [volumes.config_mount(), *no_token, *volumes.outer_first(by_path.values())]

@@ -112,6 +112,7 @@ def _plan(
         target.credentials(settings, targets),
         earlier.grace_period if earlier else target.grace(spec),
         status.earlier(earlier),
+        volumes.will_have_token(spec),
     )
     check.pod(spec, plan, identity, findings)
     gate.check(spec, findings)

@@ -48,7 +48,8 @@ class Plan:
 
     `targets` are the containers that use the databases, `replicas` each database's path in the bucket,
     `sources` the path that it starts from where that is another one, `grace` the application's own grace
-    period in seconds, `earlier` what another call has set in our containers.
+    period in seconds, `earlier` what another call has set in our containers, `token` whether the API
+    server's admission would mount a token in the injected containers.
     """
 
     settings: Settings
@@ -60,6 +61,7 @@ class Plan:
     credentials: Credentials
     grace: int
     earlier: Earlier
+    token: bool
 
     @property
     def target_names(self) -> list[str]:

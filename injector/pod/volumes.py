@@ -20,6 +20,7 @@ Mounted = tuple[Container, dict[str, VolumeMount]]
 PREFIX = "litestream-hook-"
 CONFIG_VOLUME = "litestream-hook-config"
 CONFIG_DIRECTORY = "/etc/litestream"
+TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
 CA_VOLUME = "litestream-hook-ca"
 CA_DIRECTORY = "/etc/litestream-ca"
 # Go reads the first of the system's bundles that is there, and then every certificate in these directories: the first
@@ -80,6 +81,26 @@ def config_volume() -> Object:
 def config_mount() -> VolumeMount:
     """Its mount, in all injected containers and in no other."""
     return {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY}
+
+
+def will_have_token(spec: PodSpec) -> bool:
+    """Whether the API server's admission has mounted a token in the application's containers, and would in ours."""
+    has_token = {
+        container["name"].startswith(PREFIX)
+        for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+        for mount in container.get("volumeMounts") or []
+        if mount["mountPath"] == TOKEN_DIRECTORY
+    }
+    return has_token == {False}
+
+
+def no_token_mount() -> VolumeMount:
+    """An empty directory in the token's place: Litestream never asks the API server.
+
+    The ServiceAccount admission leaves a container alone that has a mount there (its mountServiceAccountToken). Where
+    it adds one, the API server calls the webhook a second time.
+    """
+    return {"name": CONFIG_VOLUME, "mountPath": TOKEN_DIRECTORY, "subPath": "no-token", "readOnly": True}
 
 
 def ca_volume(source: str) -> Object:

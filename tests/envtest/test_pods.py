@@ -9,6 +9,7 @@ import pytest
 
 from injector import GROUP
 from tests.envtest import neighbour, pods
+from tests.envtest.cluster import running
 from tests.envtest.webhook import Webhook, configuration, registered
 
 if TYPE_CHECKING:
@@ -38,6 +39,26 @@ def test_an_annotated_pod_is_stored_injected(cluster: Cluster, namespace: str) -
     assert stored["metadata"]["labels"][f"{GROUP}/replicates"] == "true"
     databases = json.dumps(json.loads(stored["metadata"]["annotations"][STATUS]))
     assert f"{namespace}/pod/app/data/app.db" in databases
+
+
+def test_injected_containers_get_no_token_and_the_api_server_calls_once(
+    assets: Path, webhook: Webhook, tmp_path: Path
+) -> None:
+    """A cluster of its own: AlwaysPullImages touches each container, and brings a second call."""
+    with running(assets, tmp_path) as cluster:
+        namespace = cluster.namespace()
+        with registered(cluster, namespace, webhook.url, webhook.ca):
+            before = calls(cluster, "pods.litestream-hook.kaidotio.github.io")
+            stored = cluster.create(pods.pod("app"), namespace)
+            assert calls(cluster, "pods.litestream-hook.kaidotio.github.io") == before + 1
+    assert len(pods.injected(stored)) == 3
+    have_token = [
+        container["name"]
+        for container in [*stored["spec"]["initContainers"], *stored["spec"]["containers"]]
+        for mount in container["volumeMounts"]
+        if mount["name"].startswith("kube-api-access-")
+    ]
+    assert have_token == ["app"]
 
 
 def test_a_pod_that_does_not_ask_is_stored_as_it_came(cluster: Cluster, namespace: str) -> None:
