@@ -144,6 +144,7 @@ def filled(value: Any) -> bool:
     return isinstance(value, (dict, list)) and bool(value)
 
 
+@pytest.mark.slow
 @given(before=st.dictionaries(st.text(max_size=4), VALUES, min_size=1), more=VALUES, flow=st.booleans(), data=st.data())
 def test_whatever_stood_there_and_is_wanted_is_said_exactly(
     before: dict[str, Any], more: Any, flow: bool, data: st.DataObject

@@ -28,6 +28,7 @@ from injector.errors import quoted
 from injector.tls import BadCertificate, certificate
 from tests.running import review, write_pair
 
+pytestmark = pytest.mark.slow
 CORPUS = Path(__file__).parent / "corpus"
 OPTIONS = options.read({})
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))

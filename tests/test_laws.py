@@ -64,6 +64,7 @@ def test_injecting_twice_equals_once(pod: Object) -> None:
         assert injected(json.loads(json.dumps(once))) == once
 
 
+@pytest.mark.slow
 @given(pods.pods())
 @examples
 def test_injecting_again_keeps_a_claim(pod: Object) -> None:
@@ -117,6 +118,7 @@ def test_every_injected_pod_is_valid(pod: Object) -> None:
         assert len(paths) == len(set(paths))
 
 
+@pytest.mark.slow
 @given(pods.pods())
 @examples
 def test_what_is_injected_has_no_rights_and_shows_no_credentials(pod: Object) -> None:
@@ -144,6 +146,7 @@ def test_what_is_injected_has_no_rights_and_shows_no_credentials(pod: Object) ->
                 assert entry["valueFrom"].keys() == {"secretKeyRef"}
 
 
+@pytest.mark.slow
 @given(pods.pods(pods.hostile_annotations()))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -> None:
@@ -169,6 +172,7 @@ def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -
             assert "$" not in word
 
 
+@pytest.mark.slow
 @given(pods.pods(), st.data())
 @examples
 def test_a_second_call_after_others_have_been_there_changes_only_what_is_ours(pod: Object, data: st.DataObject) -> None:
@@ -204,6 +208,7 @@ def test_a_second_call_after_others_have_been_there_changes_only_what_is_ours(po
     assert again == second
 
 
+@pytest.mark.slow
 @given(pods.pods())
 @examples
 def test_restores_come_before_every_writer_and_the_sidecar_before_the_applications_containers(pod: Object) -> None:

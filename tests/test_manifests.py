@@ -446,6 +446,7 @@ def changes(objects: list[Object]) -> Iterator[tuple[str, Object]]:
             yield f"clientConfig.{field}", of(hook | {"clientConfig": hook["clientConfig"] | {field: other}})
 
 
+@pytest.mark.slow
 def test_the_webhooks_account_may_change_the_ca_bundle_and_no_other_field(self_made: list[Object]) -> None:
     """RBAC knows no fields: with `rules: */*` every Secret would be sent to a webhook that was taken over."""
     before = the(self_made, "MutatingWebhookConfiguration")

@@ -45,12 +45,14 @@ def test_the_patch_turns_any_document_into_any_other(before: Any, after: Any) ->
     judge({"doc": before}, {"doc": after})
 
 
+@pytest.mark.slow
 @given(NAMED, NAMED)
 @settings(max_examples=300, deadline=None)
 def test_the_patch_turns_any_list_of_containers_or_mounts_into_any_other(before: Any, after: Any) -> None:
     judge({"items": before}, {"items": after})
 
 
+@pytest.mark.slow
 @given(NAMED, st.randoms(use_true_random=False))
 @settings(max_examples=200, deadline=None)
 def test_a_reordered_list_with_shared_items_is_patched(items: Any, random: Any) -> None:

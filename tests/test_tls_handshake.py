@@ -219,6 +219,7 @@ def test_a_renewed_ca_is_trusted_by_those_who_know_it(tmp_path: Path) -> None:
     with_server(held, client)
 
 
+@pytest.mark.slow
 def test_fifty_swaps_under_load_fail_no_request(tmp_path: Path) -> None:
     ca, leaf = made()
     held = mounted(tmp_path, leaf)
