@@ -13,6 +13,7 @@ from injector.annotations import operator_file, settings
 from injector.annotations import table as annotations
 from injector.annotations.findings import Findings
 from injector.serving import metrics
+from injector.stores import STORES
 from tests import reviews
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,11 @@ FOREIGN = {
     "couldn't find key",
     "ErrImagePull",
     "ImagePullBackOff",
+    "ContainerCreating",
+    'MountVolume.SetUp failed for volume "litestream-hook-credentials"',
+    "ContainerNotFound",
+    "unable to authenticate",
+    "host key mismatch",
 }  # not our messages
 
 
@@ -171,3 +177,15 @@ def test_the_annotations_for_each_server_are_accepted() -> None:
         findings = Findings(GROUP)
         settings.read({"inject": "true", **written}, options.read({}), findings)
         assert (findings.violations, findings.warnings) == ([], []), server
+
+
+def test_the_bucket_of_each_store_is_accepted() -> None:
+    page = (DOCS / "storage-and-restore.md").read_text().split("| store | `bucket` |")[1].split("\n\n")[0]
+    buckets = re.findall(r"^\|[^|]*\|[^|]*`([a-z0-9]+://[^`]+)`", page, re.MULTILINE)
+    for text in buckets:
+        own = {"bucket": re.sub("[A-Z]+", lambda name: {"PORT": "2222"}.get(name[0], "x1x"), text)}
+        findings = Findings(GROUP)
+        found = settings.read({"inject": "true", **own}, options.read({}), findings)
+        assert [violation.field for violation in findings.violations] in ([], [f"{GROUP}/host-key"]), text
+        assert found.bucket.kind == text.partition("://")[0]
+    assert len(buckets) == len(STORES)

@@ -11,21 +11,10 @@ from injector.annotations.table import similar
 from injector.pod import volumes
 from injector.pod.plan import Credentials
 from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
+from injector.stores import STORES
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
-# What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
-IDENTITY_VARIABLES = (
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "AWS_STS_REGIONAL_ENDPOINTS",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
 # The binary (`litestream`, `/opt/litestream-v0.3.13`, `${LITESTREAM_BIN}`) and what it is told to do, in small letters.
 CALL = re.compile(r"""litestream[\w-]{0,40}+(?:\.\d{1,9}+){0,4}+\}?["'\s\\]{1,40}+([a-z]{1,20}+)""")
 # What other webhooks put beside an application, or what only watches it: its databases are none of theirs.
@@ -33,7 +22,6 @@ SIDECARS = re.compile(
     r"azwi-proxy|daprd|datadog-agent-injected|gke-gcsfuse-sidecar|jaeger-agent|otc-container|queue-proxy|vault-agent"
     r"|(.*[-_])?exporter"
 )
-TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
 def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, findings: Findings) -> list[Container]:
@@ -148,7 +136,7 @@ def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials
 
     Args:
         settings: with the way, the Secret's name, and where the CA is.
-        targets: whose AWS identity, as other webhooks have given it to them, Litestream shares.
+        targets: whose identity, as other webhooks have given it to them, Litestream shares.
     """
     found = _identity(settings, targets)
     if settings.ca is None:
@@ -161,16 +149,24 @@ def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials
 
 
 def _identity(settings: Settings, targets: Sequence[Container]) -> Credentials:
+    store = STORES[settings.bucket.kind]
     if settings.auth != "ambient":
-        keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] + ["AWS_SESSION_TOKEN"] * (settings.auth == "session")
-        return Credentials(
-            [{"name": key, "valueFrom": {"secretKeyRef": {"name": settings.secret, "key": key}}} for key in keys]
-        )
+        environment: list[EnvVar] = [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": settings.secret, "key": key}}}
+            for name, key in store.variables.get(settings.auth, {}).items()
+        ]
+        if store.file is None:
+            return Credentials(environment)
+        if store.path is not None:
+            environment.append({"name": store.path, "value": f"{volumes.CREDENTIALS_DIRECTORY}/{store.file}"})
+        volume = volumes.credentials_volume(settings.secret, store.file)
+        return Credentials(environment, [volumes.credentials_mount()], [volume])
+    names = store.identity or ()
     for target in targets:
         # A name that stands twice has its last value, as in the container itself.
-        found = {entry["name"]: entry for entry in target.get("env") or [] if entry["name"] in IDENTITY_VARIABLES}
+        found = {entry["name"]: entry for entry in target.get("env") or [] if entry["name"] in names}
         if found:
-            files = [found[name].get("value") or "" for name in TOKEN_FILES if name in found]
+            files = [found[name].get("value") or "" for name in store.tokens if name in found]
             mounts = {mount["mountPath"]: mount for file in files if (mount := _mount_of(file, target))}
             read_only: list[VolumeMount] = [{**mount, "readOnly": True} for mount in mounts.values()]
             return Credentials([*found.values()], read_only)
