@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.annotations.table import similar
+from injector.options import Options
 from injector.pod import volumes
 from injector.pod.plan import Credentials
 from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
@@ -132,20 +134,34 @@ def _said(item: Container) -> str:
 
 
 def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:
-    """How Litestream gets into the bucket: by the Secret, or as the application does (`auth: ambient`), and by a CA.
+    """How Litestream gets into the bucket: by the Secret or as the application does (`auth: ambient`), a CA, proxies.
 
     Args:
-        settings: with the way, the Secret's name, and where the CA is.
+        settings: with the way, the Secret's name, where the CA is, and the operator's proxies.
         targets: whose identity, as other webhooks have given it to them, Litestream shares.
     """
     found = _identity(settings, targets)
+    if settings.bucket.kind != "sftp":  # by SSH, not by HTTP
+        found = replace(found, environment=[*found.environment, *_proxies(settings.options)])
     if settings.ca is None:
         return found
     # With AWS_CA_BUNDLE each request of Litestream 0.5 fails, and SSL_CERT_FILE replaces the system's certificates.
     trusted: EnvVar = {"name": "SSL_CERT_DIR", "value": ":".join(volumes.CERTIFICATE_DIRECTORIES)}
     return Credentials(
-        [*found.environment, trusted], [*found.mounts, volumes.ca_mount()], [volumes.ca_volume(settings.ca)]
+        [*found.environment, trusted],
+        [*found.mounts, volumes.ca_mount()],
+        [*found.volumes, volumes.ca_volume(settings.ca)],
     )
+
+
+def _proxies(options: Options) -> list[EnvVar]:
+    """The operator's proxies, by the names that Go knows."""
+    named = {
+        "HTTPS_PROXY": options.litestream_https_proxy,
+        "HTTP_PROXY": options.litestream_http_proxy,
+        "NO_PROXY": options.litestream_no_proxy,
+    }
+    return [{"name": name, "value": text} for name, text in named.items() if text]
 
 
 def _identity(settings: Settings, targets: Sequence[Container]) -> Credentials:
