@@ -58,6 +58,7 @@ OLDEST_SOUND = (0, 5, 17)
 
 
 MOST_UNKNOWN = 20  # are looked at for what was meant
+SHORT = 256  # characters of a value
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -161,12 +162,18 @@ def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> 
         if annotation is None or (key == "inject" and value == "true"):
             continue
         try:
-            result[key.replace("-", "_")] = annotation.read(value)
+            result[key.replace("-", "_")] = _short(key, value) if len(value) <= SHORT else annotation.read(value)
         except ValueError as right:
             findings.deny(key, value, str(right))
             broken.add(key)
     result.pop("inject", None)
     return result, broken
+
+
+@functools.lru_cache(maxsize=1024)
+def _short(key: str, text: str) -> Any:  # noqa: ANN401 (whatever the table reads)
+    """A value that was read already, as the Pods of a workload all have the same ones. Long texts would fill memory."""
+    return BY_KEY[key].read(text)
 
 
 def built_in(options: Options) -> dict[str, str | None]:
