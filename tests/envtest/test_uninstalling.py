@@ -123,6 +123,7 @@ def test_annotated_pods_are_refused_until_the_rest_goes(cluster: Cluster, tmp_pa
         refused = cluster.try_create(pods.pod("annotated"), shop)
         assert refused.code == 1
         assert "failed calling webhook" in refused.error
+        assert f'service "{NAME}" not found' in refused.error
         assert not pods.injected(cluster.create(pods.pod("plain", {}), shop))
         kubectl(cluster, *command("kubectl delete --ignore-not-found -k"))
         assert ours(cluster, apart_from=shop) == before
