@@ -2,11 +2,14 @@
 
 import ast
 import re
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from injector import GROUP, options
 from injector.annotations import operator_file, settings
@@ -110,6 +113,19 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
 def test_every_page_is_found_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
     assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
+
+
+def test_every_yaml_and_every_command_of_a_page_can_be_read() -> None:
+    """By a YAML parser, and by bash, which only looks at the words."""
+    for page in PAGES:
+        blocks = re.findall(r"^( *)```(yaml|sh)\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        for _, language, text in blocks:
+            content = textwrap.dedent(text)
+            if language == "yaml":
+                assert all(yaml.safe_load_all(content)), (page.name, content)
+            else:
+                read = subprocess.run(["bash", "-n"], input=content, capture_output=True, text=True, check=False)
+                assert (read.returncode, read.stderr) == (0, ""), (page.name, content)
 
 
 def test_the_tenants_file_of_the_platforms_can_be_used() -> None:
