@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from injector.annotations.settings import Settings
 from injector.annotations.table import STATUS, group
 from injector.pod import litestream, scripts, volumes
+from injector.pod.mounts import outer_first
 from injector.pod.plan import Plan, User
 from injector.pod.shapes import EnvVar, InjectedContainer, VolumeMount
 from injector.values import Object
@@ -197,4 +198,4 @@ def _mounts(plan: Plan, databases: Iterable[str]) -> list[VolumeMount]:
     mounts = plan.storage.mounts
     by_path = {mounts[database]["mountPath"]: mounts[database] for database in databases}
     no_token = [volumes.no_token_mount()] if plan.token else []
-    return [volumes.config_mount(), *no_token, *volumes.outer_first(by_path.values())]
+    return [volumes.config_mount(), *no_token, *outer_first(by_path.values())]

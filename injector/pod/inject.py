@@ -24,6 +24,7 @@ from injector.pod import (
     overlay,
     replica,
     status,
+    storage,
     target,
     user,
     volumes,
@@ -109,12 +110,12 @@ def _plan(
         _check_names(spec, findings)
     targets = target.targets(spec, settings, earlier.containers if earlier else None, findings)
     whom = user.of(targets, spec, settings, findings)
-    storage = volumes.plan(spec, targets, settings, findings)
+    places = storage.plan(spec, targets, settings, findings)
     replicas = replica.paths(settings, identity, findings)
     plan = Plan(
         settings,
         targets,
-        storage,
+        places,
         whom,
         replicas,
         replica.sources(settings, identity, replicas, findings),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from injector.annotations.settings import Settings
 from injector.pod.shapes import Container, EnvVar, VolumeMount
-from injector.pod.volumes import Storage
+from injector.pod.storage import Storage
 from injector.values import Object
 
 LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits

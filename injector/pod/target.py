@@ -11,8 +11,10 @@ from injector.annotations.settings import Settings
 from injector.annotations.table import similar
 from injector.options import Options
 from injector.pod import volumes
+from injector.pod.mounts import absolute, holding
 from injector.pod.plan import Credentials
 from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
+from injector.pod.storage import MOST_USES
 from injector.stores import STORES
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
@@ -84,10 +86,10 @@ def _by_default(spec: PodSpec, settings: Settings, findings: Findings) -> list[C
     found = [item for item in main if _may_use(item)] or main
     sidecars = [item for item in _others(spec.get("initContainers") or []) if item.get("restartPolicy") == "Always"]
     beside = [item for item in sidecars if _may_use(item)]
-    if (len(found) + len(beside)) * len(settings.path) > volumes.MOST_USES:
-        return found  # `volumes.plan` denies it
+    if (len(found) + len(beside)) * len(settings.path) > MOST_USES:
+        return found  # `storage.plan` denies it
     # A container without the volume that a database lies on has nothing to do with it.
-    return volumes.holding(found, settings.path) or volumes.holding(beside, settings.path) or found
+    return holding(found, settings.path) or holding(beside, settings.path) or found
 
 
 def _others(items: Sequence[Container]) -> list[Container]:
@@ -195,9 +197,7 @@ def _identity(settings: Settings, targets: Sequence[Container]) -> Credentials:
 def _mount_of(file: str, target: Container) -> VolumeMount | None:
     """The container's mount that a file lies in."""
     parents = [
-        mount
-        for mount in target.get("volumeMounts") or []
-        if file.startswith(volumes.absolute(mount["mountPath"]) + "/")
+        mount for mount in target.get("volumeMounts") or [] if file.startswith(absolute(mount["mountPath"]) + "/")
     ]
     return max(parents, key=lambda mount: len(mount["mountPath"]), default=None)
 

@@ -203,6 +203,9 @@ def server_context(pair: Pair, client_ca: bytes = b"") -> ssl.SSLContext:
     return context
 
 
+cached_context = lru_cache(maxsize=4)(server_context)  # for who asks again and again
+
+
 def outer_context(client_auth: bool) -> ssl.SSLContext:  # noqa: FBT001 (named by its only caller)
     """The context that connections begin with; an `sni_callback` gives them their certificate.
 

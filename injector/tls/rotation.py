@@ -1,4 +1,4 @@
-"""Keeping a valid certificate served: what to do now, and the loop that does it.
+"""Keeping a valid certificate served: the loop that does it.
 
 Rotation never lets a handshake fail, because every step waits for the one before:
 a new CA is written beside the old one → every replica puts both into the caBundle → SETTLE later a leaf of
@@ -9,8 +9,6 @@ the old CA is dropped when it expires, and with it the last leaf that it can hav
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import random
 import shutil
@@ -19,40 +17,32 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from injector.cluster.client import Cluster, ClusterError, Conflict
-from injector.errors import quoted
 from injector.options import Options
 from injector.tls import source
+from injector.tls.bundle import TRIES, Bundle
 from injector.tls.certificate import (
-    SKEW,
     BadCertificate,
     Pair,
     blocks,
+    cached_context,
     facts,
     is_ca_named,
-    make_ca,
-    make_leaf,
     outer_context,
-    same,
-    server_context,
     why_untrusted,
 )
+from injector.tls.renewal import JITTER, ca_name, decide
 from injector.tls.source import Shared
-from injector.values import Object
 
 logger = logging.getLogger(__name__)
 
-SETTLE = timedelta(minutes=10)  # from a new CA's birth until it may sign the leaf that all replicas serve
 PROPAGATION = timedelta(seconds=30)  # from a trusting caBundle until every API server has seen it
-JITTER = 0.05  # of a certificate's life, after two thirds of it
 POLL = 30.0  # seconds between two looks at the files or the Secret
 MEND = 1.0  # seconds at most until a changed webhook configuration is looked at
 SOON = 2.0  # the same, while not ready or waiting for something
-TRIES = 5  # of a write that others were faster at
 
 Kind = Literal["mounted", "secret", "ephemeral"]
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -67,101 +57,6 @@ class Served:
     not_after: datetime
     names: tuple[str, ...]
     issuer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the replicas are to share from now on.
-
-    `change` says why that differs from what is stored (empty: it does not); `damaged`, that what was
-    stored was wrong rather than old.
-    """
-
-    shared: Shared
-    change: str = ""
-    damaged: bool = False
-
-
-def decide(
-    stored: Mapping[str, bytes] | None,
-    names: Sequence[str],
-    now: datetime,
-    jitter: float = 0.0,
-    keep: Sequence[bytes] = (),
-) -> Decision:
-    """What to share at `now`, given a Secret's data (None: there is none).
-
-    `names` are those of the leaf, `jitter` the share of a life (0 to JITTER) by which renewal comes later
-    than after two thirds, `keep` CAs (PEM) to go on trusting if the stored one turns out unusable.
-    """
-    ca_name = _ca_name(names)
-    if stored is None:
-        return Decision(_new(names, now, keep), "there was none")
-    try:
-        shared = source.read(stored, ca_name)
-        if problem := facts(shared.ca.certificate).problem_at(now):
-            raise BadCertificate(f"the CA is {problem}")
-    except BadCertificate as error:
-        return Decision(_new(names, now, keep), str(error), damaged=True)
-
-    ca, old, leaf = shared.ca, _valid(shared.old, now), shared.leaf
-    if problem := _leaf_problem(shared, names, now):
-        return Decision(Shared(ca, old, make_leaf(ca, names, now)), problem, damaged=True)
-    if _due(ca.certificate, now, jitter):
-        return Decision(Shared(make_ca(ca_name, now), (ca.certificate, *old), leaf), "it was time for a new CA")
-    if now >= facts(ca.certificate).not_before + SKEW + SETTLE:
-        if _due(leaf.certificate, now, jitter):
-            return Decision(Shared(ca, old, make_leaf(ca, names, now)), "it was time for a new certificate")
-        if source.signer(leaf.certificate, [ca.certificate]) is None:
-            return Decision(Shared(ca, old, make_leaf(ca, names, now)), "there was a new CA to sign it")
-    if old != shared.old:
-        return Decision(Shared(ca, old, leaf), "an old CA has expired")
-    return Decision(shared)
-
-
-def _ca_name(names: Sequence[str]) -> str:
-    return f"litestream-hook CA of {names[0]}"
-
-
-def _new(names: Sequence[str], now: datetime, keep: Sequence[bytes]) -> Shared:
-    ca = make_ca(_ca_name(names), now)
-    return Shared(ca, _valid(keep, now), make_leaf(ca, names, now))
-
-
-def _valid(cas: Sequence[bytes], now: datetime) -> tuple[bytes, ...]:
-    found = []
-    for ca in cas:
-        try:
-            if not facts(ca).problem_at(now) and ca not in found:
-                found.append(ca)
-        except BadCertificate:
-            continue
-    return tuple(found)
-
-
-def _due(certificate: bytes, now: datetime, jitter: float) -> bool:
-    dates = facts(certificate)
-    return now >= dates.not_before + (dates.not_after - dates.not_before) * (2 / 3 + jitter)
-
-
-def _leaf_problem(shared: Shared, names: Sequence[str], now: datetime) -> str:
-    try:
-        dates = facts(shared.leaf.certificate)
-        _context_of(shared.leaf)
-    except BadCertificate as error:
-        return f"{source.CERTIFICATE} or {source.KEY}: {error}"
-    if problem := dates.problem_at(now):
-        return f"the certificate is {problem}"
-    if missing := [name for name in names if name not in dates.names]:
-        return f"the certificate is not for {', '.join(missing)}"
-    if source.signer(shared.leaf.certificate, blocks(shared.bundle)) is None:
-        return f"the certificate is not signed by a CA of {source.CA_BUNDLE}"
-    return ""
-
-
-@lru_cache(maxsize=4)
-def _context_of(pair: Pair, client_ca: bytes = b"") -> ssl.SSLContext:
-    return server_context(pair, client_ca)
 
 
 class Certificates:
@@ -180,6 +75,7 @@ class Certificates:
     ) -> None:
         self._options = options
         self._cluster = cluster
+        self._bundle = Bundle(options, sleep)
         self._now = now
         self._sleep = sleep
         self._jitter = random.uniform(0, JITTER)  # noqa: S311 (spreads work, hides nothing)
@@ -191,7 +87,6 @@ class Certificates:
         self._inner: ssl.SSLContext | None = None
         self._pending: tuple[Pair, datetime] | None = None  # trusted since then, served a little later
         self._shared: Shared | None = None  # the last that we saw
-        self._published: bytes | None = None  # the caBundle that we wrote
         self._local: Path | None = None  # folder of an ephemeral CA
         self._changed = asyncio.Event()  # the webhook configuration, since it was last looked at
         self._ready = False
@@ -279,7 +174,7 @@ class Certificates:
             client_ca = self._client_ca()
             pair = source.mounted(Path(self._options.cert_dir))
             if pair is not None:
-                _context_of(pair, client_ca)  # refuse what can't be served before anything else
+                cached_context(pair, client_ca)  # refuse what can't be served before anything else
                 await self._offer("mounted", pair, client_ca)
             elif self._served is not None and self._served.source == "mounted":
                 raise BadCertificate(f"the files are gone from {self._options.cert_dir}")
@@ -328,7 +223,7 @@ class Certificates:
         if self._shown is None:  # nothing to lose, whatever the API says
             self._serve(kind, pair, client_ca)
         try:
-            bundles = await self._bundles(self._cluster)
+            bundles = await self._bundle.read(self._cluster)
         except ClusterError:
             if kind == "mounted":
                 self._serve(kind, pair, client_ca)
@@ -357,7 +252,7 @@ class Certificates:
 
     def _refusal(self, pair: Pair, bundles: Sequence[bytes]) -> str:
         """Why a caBundle does not trust `pair`; empty if each does."""
-        context, dates = _context_of(pair), facts(pair.certificate)
+        context, dates = cached_context(pair), facts(pair.certificate)
         reasons = (why_untrusted(context, dates, bundle, self._names[0], self._now()) for bundle in bundles)
         return next(filter(None, reasons), "")
 
@@ -371,7 +266,7 @@ class Certificates:
         if self._shown == (pair, client_ca):
             return
         dates = facts(pair.certificate)
-        self._inner = _context_of(pair, client_ca)
+        self._inner = cached_context(pair, client_ca)
         self._shown = (pair, client_ca)
         self._served = Served(kind, dates.not_before, dates.not_after, dates.names, dates.issuer)
         logger.info(
@@ -381,69 +276,6 @@ class Certificates:
             dates.not_after.isoformat(),
             dates.issuer,
         )
-
-    # The caBundle
-
-    def _ours(self, configuration: Object) -> list[Object]:
-        """The webhooks of the configuration that call our Service."""
-        service = (self._options.service_name, self._options.pod_namespace)
-        found = []
-        for webhook in configuration.get("webhooks") or []:
-            target = webhook.get("clientConfig", {}).get("service") or {}
-            if (target.get("name"), target.get("namespace")) == service:
-                found.append(webhook)
-        return found
-
-    async def _configuration(self, cluster: Cluster) -> tuple[Object, list[Object]]:
-        name = self._options.webhook_configuration_name
-        configuration = await cluster.get_webhook_configuration(name)
-        if configuration is None:
-            raise ClusterError(
-                f"there is no MutatingWebhookConfiguration {quoted(name)}: nobody calls this webhook; "
-                "apply it, or set WEBHOOK_CONFIGURATION_NAME to its name"
-            )
-        webhooks = self._ours(configuration)
-        if not webhooks:
-            raise ClusterError(
-                f"no webhook of MutatingWebhookConfiguration {quoted(name)} calls the Service "
-                f"{self._options.service_name} in namespace {self._options.pod_namespace}; "
-                "set SERVICE_NAME and POD_NAMESPACE to those that it calls"
-            )
-        return configuration, webhooks
-
-    async def _bundles(self, cluster: Cluster) -> list[bytes]:
-        _, webhooks = await self._configuration(cluster)
-        return [_ca_bundle(webhook) for webhook in webhooks]
-
-    async def _publish(self, cluster: Cluster, bundle: bytes) -> list[bytes]:
-        """Write `bundle` into each caBundle that differs from it; returns what is there afterwards."""
-        for attempt in range(TRIES):
-            configuration, webhooks = await self._configuration(cluster)
-            different = [webhook for webhook in webhooks if not same(_ca_bundle(webhook), bundle)]
-            if not different:
-                break
-            if self._published == bundle:
-                logger.warning(
-                    "the caBundle of MutatingWebhookConfiguration %s was changed by somebody else, and is "
-                    "written again; tell your GitOps tool to ignore the field",
-                    self._options.webhook_configuration_name,
-                )
-            encoded = base64.b64encode(bundle).decode()
-            patch = {
-                "metadata": {"resourceVersion": configuration["metadata"]["resourceVersion"]},
-                "webhooks": [{"name": webhook["name"], "clientConfig": {"caBundle": encoded}} for webhook in different],
-            }
-            try:
-                await cluster.patch_webhook_configuration(self._options.webhook_configuration_name, patch)
-            except Conflict:
-                if attempt == TRIES - 1:
-                    raise
-                await self._sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311
-                continue
-            logger.info("wrote %d CA(s) into the caBundle of %d webhook(s)", len(blocks(bundle)), len(different))
-            break
-        self._published = bundle
-        return [bundle]
 
     # The shared Secret
 
@@ -460,7 +292,7 @@ class Certificates:
         self._shared = shared
         if self._shown is None:
             self._serve("secret", shared.leaf, client_ca)
-        bundles = await self._publish(cluster, shared.bundle)
+        bundles = await self._bundle.publish(cluster, shared.bundle)
         self._judge("secret", shared.leaf, client_ca, bundles)
 
     async def _agree(self, cluster: Cluster) -> Shared:
@@ -484,16 +316,16 @@ class Certificates:
         """CAs that other replicas may still serve leaves of, if the Secret is lost or unusable."""
         try:
             if stored is not None:
-                source.read(stored, _ca_name(self._names))
+                source.read(stored, ca_name(self._names))
                 return []
         except BadCertificate:
             pass
         known = blocks(self._shared.bundle) if self._shared else []
         try:
-            published = [ca for bundle in await self._bundles(cluster) for ca in blocks(bundle)]
+            published = [ca for bundle in await self._bundle.read(cluster) for ca in blocks(bundle)]
         except ClusterError:
             return known
-        return known + [ca for ca in published if is_ca_named(ca, _ca_name(self._names))]
+        return known + [ca for ca in published if is_ca_named(ca, ca_name(self._names))]
 
     # Outside a cluster
 
@@ -510,13 +342,6 @@ class Certificates:
             logger.info("made a certificate for local use: callers trust it with the CA in %s", path)
         self._serve("ephemeral", decision.shared.leaf, client_ca)
         self._trusted()
-
-
-def _ca_bundle(webhook: Object) -> bytes:
-    try:
-        return base64.b64decode(webhook.get("clientConfig", {}).get("caBundle") or "")
-    except (binascii.Error, ValueError):
-        return b""
 
 
 def open_certificates(

@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 # Minutes become seconds; the order of the steps, which is what protects, stays.
 HURRIED = """
 from datetime import timedelta
-from injector.tls import rotation
+from injector.tls import certificate, renewal, rotation
 rotation.POLL, rotation.SOON, rotation.JITTER = 3.0, 0.2, 0.0
-rotation.SETTLE, rotation.PROPAGATION = timedelta(seconds=8) - rotation.SKEW, timedelta(seconds=5)
+renewal.SETTLE, rotation.PROPAGATION = timedelta(seconds=8) - certificate.SKEW, timedelta(seconds=5)
 """
 
 
