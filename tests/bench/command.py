@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.bench.page import Table, spread, told
+
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / "examples" / "02-statefulset.yaml").read_text().split("---\n")[0]
 NAME = "counter"
 MANY = 1000
@@ -32,24 +34,26 @@ def seconds(*arguments: str | Path) -> tuple[float, float]:
     return time.perf_counter() - start, busy
 
 
-def main() -> None:
-    """Print the table."""
-    print(f"\nthe command line, the start of Python included; medians of {ROUNDS} interleaved rounds\n")
-    print(f"{'':<30} {'time':>8} {'CPU':>8} {'from':>8} {'to':>8} {'mark':>8}")
+def measured() -> Iterator[Table]:
+    """The table."""
     with tempfile.TemporaryDirectory() as folder:
         many = Path(folder) / "many.yaml"
         many.write_text(manifests())
         runs: dict[str, tuple[float, list[str | Path]]] = {
-            "--help": (0.15, ["--help"]),
-            f"check of {MANY} StatefulSets": (2, ["check", many]),
-            f"inject of {MANY} StatefulSets": (5, ["inject", many]),
+            "`--help`": (0.15, ["--help"]),
+            f"`check` of {MANY:,} StatefulSets": (2, ["check", many]),
+            f"`inject` of {MANY:,} StatefulSets": (5, ["inject", many]),
         }
-        rounds = [[seconds(*arguments) for _, arguments in runs.values()] for _ in range(ROUNDS)]
+        rounds = [
+            [seconds(*arguments) for _, arguments in runs.values()] for _ in told(range(ROUNDS), "rounds of commands")
+        ]
+    rows = []
     for (what, (mark, _)), times in zip(runs.items(), zip(*rounds, strict=True), strict=True):
         whole, busy = zip(*times, strict=True)
-        numbers = (statistics.median(whole), statistics.median(busy), min(busy), max(busy), mark)
-        print(f"{what:<30}" + "".join(f"{number:>7.2f} s" for number in numbers))
-
-
-if __name__ == "__main__":
-    main()
+        rows.append((what, spread(whole, 2), spread(busy, 2), f"{mark:g}"))
+    yield Table(
+        "The command line",
+        "As a user waits for it, the start of Python included: seconds.",
+        ("", "time", "CPU", "at most"),
+        rows,
+    )
