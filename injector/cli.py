@@ -68,6 +68,14 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
         options.add_flags(added, CORE_OPTIONS)
         return added
 
+    def on_cluster(name: str, run: Run, text: str) -> argparse.ArgumentParser:
+        added = command(name, run, text)
+        added.add_argument("-n", "--namespace", help="namespace; default: that of the kubeconfig's context")
+        added.add_argument("--context", default="", help="context of the kubeconfig")
+        action = added.add_argument("--kubeconfig", default="", metavar="FILE", help="kubeconfig, as kubectl has it")
+        action.complete = completion  # type: ignore[attr-defined] # shtab looks there
+        return added
+
     on_files("inject", _inject, "print manifests with their Pods and Pod templates injected")
     check = on_files("check", _check, "report every error and every warning in manifests")
     check.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people, or for programs")
