@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from injector import __version__, options
+from injector import __version__, options, values
 from injector.command import UNREADABLE
 from injector.errors import InvalidOptions
 from injector.options import Options
@@ -19,13 +19,14 @@ from injector.options import Options
 NAME = "litestream-hook"
 CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX",
                 "DEFAULTS_FILE", "NAMESPACE_DEFAULTS")  # fmt: skip
+CALLED = {"__main__.py": "python -m injector", "kubectl-litestream": "kubectl litestream"}  # by the file that is run
 INTERRUPTED = 130  # as a shell has it
 Run = Callable[[argparse.Namespace, Options], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (0: fine, 1: something found, 2: unreadable or wrong call)."""
-    parsed = parser("python -m injector" if Path(sys.argv[0]).name == "__main__.py" else NAME).parse_args(arguments)
+    parsed = parser(CALLED.get(Path(sys.argv[0]).name, NAME)).parse_args(arguments)
     try:
         code: int = parsed.run(parsed, options.read_flags(parsed, os.environ))
         sys.stdout.flush()
@@ -94,6 +95,15 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
         each.add_argument(
             "--as-pod", action="store_true", help="instead of a workload, take the Pod that it would make"
         )
+    status = on_cluster("status", _status, "say whether each database in the cluster is in its replica")
+    text = "only this workload's Pods: NAME or KIND/NAME, such as deployment/web"
+    status.add_argument("workload", nargs="?", default="", metavar="WORKLOAD", help=text)
+    status.add_argument("-A", "--all-namespaces", action="store_true", help="look in all namespaces")
+    text = "more columns, or a document for programs"
+    status.add_argument("-o", "--output", choices=("text", "wide", "json", "yaml"), default="text", help=text)
+    text = "how long what was written may wait for its upload before it is an error (default: 5m)"
+    status.add_argument("--max-age", type=_seconds, default="5m", metavar="DURATION", help=text)
+    options.add_flags(status, ("VARIANT", "DEFAULT_IMAGE"))
     shell = command("completion", _completion, "print a script that completes this command in a shell")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"))
     serve = command("serve", _serve, "serve the webhook over TLS, as the container does")
@@ -144,6 +154,28 @@ def _apply(parsed: argparse.Namespace, chosen: Options) -> int:
 
     del chosen
     return trial.run_apply(parsed.files, as_pod=parsed.as_pod)
+
+
+def _status(parsed: argparse.Namespace, chosen: Options) -> int:
+    from injector.command import status
+    from injector.command.kubectl import Kubectl
+
+    return status.run(
+        Kubectl(parsed.context, parsed.kubeconfig),
+        chosen,
+        namespace=parsed.namespace,
+        everywhere=parsed.all_namespaces,
+        workload=parsed.workload,
+        output=parsed.output,
+        max_age=parsed.max_age,
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(values.duration(text).seconds)
+    except ValueError as right:
+        raise argparse.ArgumentTypeError(f'"{text}": {right}') from None
 
 
 def _completion(parsed: argparse.Namespace, chosen: Options) -> int:

@@ -7,7 +7,6 @@ a script stands in for it that says what the real one would.
 from __future__ import annotations
 
 import io
-import json
 import re
 import stat
 from pathlib import Path
@@ -152,7 +151,7 @@ def test_what_is_forbidden_to_one_who_may_is_said_in_the_words_of_the_api(tmp_pa
     with pytest.raises(KubectlError) as raised:
         kubectl.create({}, "pods", namespace="shop")
     assert type(raised.value) is KubectlError
-    said = 'pods \\"web\\" is forbidden: the words of the API'
+    said = 'pods "web" is forbidden: the words of the API'
     assert str(raised.value) == f"the API server refuses to create Pod in namespace shop (Forbidden): {said}"
 
 
@@ -190,4 +189,3 @@ def test_what_was_said_is_cut_and_stays_one_line(tmp_path: Path) -> None:
     text = str(raised.value)
     assert text.startswith("kubectl can't get Pod web: one \\x1b[31mtwo xxx")
     assert len(text) < 400
-    assert json.loads(f'"{text.partition("x1b")[2]}"')

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
-from injector.errors import quoted
+from injector.errors import cut, escaped, quoted
 from injector.values import Object
 
 PATIENCE = 60.0  # seconds for one call
@@ -297,4 +297,4 @@ def _decoded(error: bytes | str | None) -> str:
 def _said(error: str) -> str:
     """What kubectl said, as part of a sentence: without its log, in one line, not too long."""
     lines = [line.strip() for line in error.splitlines() if line.strip() and not _LOG.match(line)]
-    return quoted(" ".join(lines).removeprefix("error:").removeprefix(":").lstrip(), KEPT)[1:-1]
+    return escaped(cut(" ".join(lines).removeprefix("error:").removeprefix(":").lstrip(), KEPT))
