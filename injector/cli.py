@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from injector import __version__, options, values
 from injector.command import UNREADABLE
-from injector.errors import InvalidOptions
+from injector.errors import InvalidOptions, quoted
 from injector.options import Options
 
 NAME = "litestream-hook"
@@ -84,6 +85,14 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     check.add_argument("--fail-on", choices=("error", "warning"), default="warning", help=text)
     text = "what asks for injection must have the scheduling gate that holds it back where the webhook is not installed"
     check.add_argument("--require-gate", action="store_true", help=text)
+    verify = on_cluster("verify", _verify, "restore the newest state of a workload's replicas in a Job, and check it")
+    _of_workload(verify)
+    verify.add_argument(
+        "--full", action="store_true", help="run SQLite's full integrity check, not the quick one"
+    )
+    text = "print a CronJob that verifies at these times, and the alert for it, instead of verifying now"
+    verify.add_argument("--schedule", default="", metavar="CRON", help=text)
+    verify.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people, or for programs")
     listing = command("annotations", _annotations, "print the table of annotations")
     listing.add_argument("-n", "--namespace", default="NAMESPACE", help="namespace whose defaults are shown")
     options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULTS_FILE"))
@@ -110,6 +119,49 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     serve.add_argument("--reload", action="store_true", help="start anew when a file of it changes (development)")
     options.add_flags(serve)
     return whole
+
+
+def _of_workload(added: argparse.ArgumentParser) -> None:
+    """The arguments of what a Job restores of a workload."""
+    added.add_argument("workload", metavar="KIND/NAME", help="such as statefulset/web, deployment/web or pod/web-0")
+    added.add_argument("--pod", default="", metavar="NAME", help="of a StatefulSet of several, whose databases")
+    added.add_argument("--database", default="", metavar="PATH", help="one of several databases")
+    text = "Litestream image of the Job; default: the Pod's own"
+    added.add_argument("--image", default="", type=_checked("image"), help=text)
+    text = "how long the Job may take (default: 1h)"
+    added.add_argument("--timeout", default=3600, type=_checked("duration"), metavar="DURATION", help=text)
+    options.add_flags(added, CORE_OPTIONS)
+
+
+def _checked(grammar: str) -> Callable[[str], Any]:
+    """A reader of a flag by one of the grammars of annotations."""
+
+    def read(text: str) -> Any:  # noqa: ANN401 (what argparse wants)
+        try:
+            value = getattr(values, grammar)(text)
+        except ValueError as right:
+            raise argparse.ArgumentTypeError(f"{quoted(text)}: {right}") from None
+        return max(1, int(value.seconds)) if grammar == "duration" else text
+
+    return read
+
+
+def _verify(parsed: argparse.Namespace, chosen: Options) -> int:
+    from injector.command import verify
+    from injector.command.kubectl import Kubectl
+
+    choice = verify.Choice(
+        parsed.workload,
+        parsed.namespace,
+        parsed.pod,
+        parsed.database,
+        parsed.full,
+        parsed.image,
+        parsed.timeout,
+        parsed.schedule,
+        parsed.output,
+    )
+    return verify.run(choice, Kubectl(parsed.context, parsed.kubeconfig), chosen)
 
 
 def _inject(parsed: argparse.Namespace, chosen: Options) -> int:
