@@ -87,9 +87,7 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     check.add_argument("--require-gate", action="store_true", help=text)
     verify = on_cluster("verify", _verify, "restore the newest state of a workload's replicas in a Job, and check it")
     _of_workload(verify)
-    verify.add_argument(
-        "--full", action="store_true", help="run SQLite's full integrity check, not the quick one"
-    )
+    verify.add_argument("--full", action="store_true", help="run SQLite's full integrity check, not the quick one")
     text = "print a CronJob that verifies at these times, and the alert for it, instead of verifying now"
     verify.add_argument("--schedule", default="", metavar="CRON", help=text)
     verify.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people, or for programs")

@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 
 class Cluster(Kubectl):
-    """Stands in for kubectl and the API server: objects are kept as they come, and a Job's Pod runs on a podrunner.
+    """Stands in for kubectl and the API server: objects are kept as they come, and a Job's Pod runs on a node.
 
     A mock: it admits everything, has no controllers but that one Pod of a Job, and an `exec` is runc's. Real are the
     Pod, its containers, and all that they do.
@@ -34,7 +34,7 @@ class Cluster(Kubectl):
 
     __setattr__ = object.__setattr__  # kubectl's own attributes never change
 
-    def __init__(self, node: Node, namespace: str = "default") -> None:
+    def __init__(self, node: Node | None = None, namespace: str = "default") -> None:
         super().__init__()
         self.node, self.namespace = node, namespace
         self.objects: dict[tuple[str, str], Object] = {}
@@ -73,6 +73,7 @@ class Cluster(Kubectl):
 
     def create(self, manifest: Mapping[str, Any], resource: str, *, namespace: str | None = None) -> Object:
         assert (manifest["kind"], resource, namespace) == ("Job", "jobs.batch", self.namespace)
+        assert self.node is not None, "nothing runs here"
         name = manifest["metadata"]["name"]
         template = copy.deepcopy(manifest["spec"]["template"])
         pod = {"apiVersion": "v1", "kind": "Pod", **template}

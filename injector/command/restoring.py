@@ -14,7 +14,7 @@ from typing import Any
 
 from injector.command.kubectl import Kubectl, KubectlError
 from injector.command.subject import Subject
-from injector.errors import quoted
+from injector.errors import cut, escaped
 from injector.pod import job
 from injector.pod.job import CONTAINER, Asked
 from injector.values import Object
@@ -206,7 +206,7 @@ def sentence(words: Sequence[str]) -> str:
     """The last thing that Litestream (or a shell) said, without its time, level and name."""
     said = next((word.strip() for word in reversed(words) if word.strip()), "")
     logged = re.search(r'\berror="((?:[^"\\]|\\.)*)"', said) or re.search(r'\bmsg="((?:[^"\\]|\\.)*)"', said)
-    return _line(logged[1] if logged else said.removeprefix("Error: "))
+    return _line(logged[1].replace('\\"', '"') if logged else said.removeprefix("Error: "))
 
 
 def _complete(told: list[Told], asked: Asked, pod: Object, rest: str) -> list[Told]:
@@ -251,4 +251,4 @@ def problem(told: Told, subject: Subject, asked: Asked) -> str:
 
 
 def _line(text: str) -> str:
-    return quoted(" ".join(text.split()), 300)[1:-1].replace('\\"', '"')
+    return escaped(cut(" ".join(text.split()), 300))

@@ -60,7 +60,7 @@ def run(choice: Choice, kubectl: Kubectl, chosen: Options) -> int:
         print(json.dumps({"version": SCHEMA, "databases": [_fields(*one) for each in verified for one in _flat(*each)]},
                          indent=2))  # fmt: skip
     else:
-        print("\n".join(_text(*one) for each in verified for one in _flat(*each)))
+        sys.stdout.write("\n".join(_text(*one) for each in verified for one in _flat(*each)))
     return FOUND if any(one.failed for _, _, told in verified for one in told) else 0
 
 

@@ -17,6 +17,8 @@ work=/restored
 config=$work/litestream.yml
 litestream=/usr/local/bin/litestream
 trap 'exit 143' TERM
+# One stream: a container runtime may mix up two.
+exec 2>&1
 
 for tool in cat date mv rm sleep stat timeout; do
   command -v "$tool" > /dev/null || {
