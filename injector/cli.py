@@ -91,6 +91,18 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     text = "print a CronJob that verifies at these times, and the alert for it, instead of verifying now"
     verify.add_argument("--schedule", default="", metavar="CRON", help=text)
     verify.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people, or for programs")
+    text = (
+        "restore a workload's database to a file here or a volume, or print how the workload itself goes back in time"
+    )
+    restore = on_cluster("restore", _restore, text)
+    _of_workload(restore)
+    action = restore.add_argument("--to", default="", metavar="FILE", help="file on this machine, through the cluster")
+    action.complete = completion  # type: ignore[attr-defined] # shtab looks there
+    text = "PersistentVolumeClaim that no Pod uses: the database is put where the workload has it"
+    restore.add_argument("--pvc", default="", metavar="NAME", help=text)
+    text = "moment (RFC 3339, such as 2026-01-31T12:00:00Z) instead of the newest state; alone: print a rollback"
+    restore.add_argument("--at", default="", type=_checked("timestamp"), metavar="TIME", help=text)
+    restore.add_argument("--yes", action="store_true", help="replace or move aside what is there, without being asked")
     listing = command("annotations", _annotations, "print the table of annotations")
     listing.add_argument("-n", "--namespace", default="NAMESPACE", help="namespace whose defaults are shown")
     options.add_flags(listing, ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULTS_FILE"))
@@ -160,6 +172,25 @@ def _verify(parsed: argparse.Namespace, chosen: Options) -> int:
         parsed.output,
     )
     return verify.run(choice, Kubectl(parsed.context, parsed.kubeconfig), chosen)
+
+
+def _restore(parsed: argparse.Namespace, chosen: Options) -> int:
+    from injector.command import restore
+    from injector.command.kubectl import Kubectl
+
+    choice = restore.Choice(
+        parsed.workload,
+        parsed.namespace,
+        parsed.pod,
+        parsed.database,
+        parsed.image,
+        parsed.timeout,
+        parsed.to,
+        parsed.pvc,
+        parsed.at,
+        parsed.yes,
+    )
+    return restore.run(choice, Kubectl(parsed.context, parsed.kubeconfig), chosen)
 
 
 def _inject(parsed: argparse.Namespace, chosen: Options) -> int:

@@ -127,12 +127,12 @@ def _text(subject: Subject, asked: Asked, told: Told) -> str:
         ("last change", f"{told.changed or 'unknown'}{_ago(told.changed)}, transaction {told.txid}"),
         ("size", _size(told.bytes)),
         ("time", f"{told.seconds} s for restore and {asked.check} integrity check{again}"),
-        ("tables", _tables(told.tables)),
+        ("tables", tables(told.tables)),
     ]
     return f"{head}good\n" + "".join(f"  {name:<12} {text}\n" for name, text in rows)
 
 
-def _tables(tables: Mapping[str, int]) -> str:
+def tables(tables: Mapping[str, int]) -> str:
     """The rows of each table, the largest first."""
     if not tables:
         return "none, or no sqlite3 in the image that counts them"

@@ -19,7 +19,7 @@ from injector.options import Options
 from injector.pod import litestream, scripts, status
 from injector.pod.claim import LEASES, LISTS, MARK
 from injector.pod.containers import INIT, REPLICATE, SCRIPT
-from injector.pod.volumes import CONFIG_VOLUME
+from injector.pod.volumes import CONFIG_VOLUME, FLEETING_SOURCES
 from injector.values import Object
 
 CONTAINER = "restore"
@@ -163,6 +163,14 @@ def claim_of(found: Source, database: str) -> str | None:
     volumes = [volume for volume in found.pod["spec"].get("volumes") or [] if volume["name"] == name]
     claim: str | None = ((volumes[0].get("persistentVolumeClaim") or {}) if volumes else {}).get("claimName")
     return claim
+
+
+def lasts(found: Source, database: str) -> bool:
+    """Whether a database lies on a volume that outlives the Pod."""
+    name = volume_of(found, database)["name"]
+    volumes = [volume for volume in found.pod["spec"].get("volumes") or [] if volume["name"] == name]
+    kinds = {kind for volume in volumes for kind, given in volume.items() if given is not None and kind != "name"}
+    return bool(kinds) and not kinds & {*FLEETING_SOURCES}
 
 
 def _template(found: Source, asked: Asked) -> Object:
