@@ -50,7 +50,7 @@ class Slow(Cluster):
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POLL_SECONDS", "UNMADE_SECONDS", "STUCK_SECONDS"):
+    for name in ("POLL_SECONDS", "UNMADE_SECONDS", "STUCK_SECONDS", "LATE_SECONDS"):
         monkeypatch.setattr(restoring, name, 0.01)
 
 

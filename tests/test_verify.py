@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-real = [pytest.mark.slow, pytest.mark.containers]
 PATH = "/data/app.db"
 REPLICA = "default/pod/web/data/app.db"
 

@@ -23,6 +23,7 @@ RESOURCE = "jobs.batch"
 POLL_SECONDS = 1.0
 UNMADE_SECONDS = 15  # without a Pod: something refuses it
 STUCK_SECONDS = 45  # that a Pod waits for its image or a Secret: a pull may be tried again
+LATE_SECONDS = 60  # after which a Job that should have ended by itself has not
 LONGEST_NAME = 63
 LONGEST_CRON_JOB = 52
 STUCK = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
@@ -84,11 +85,17 @@ def running(
     what = "verify" if asked.mode == "verify" else "restore"
     name = f"{job_name(what, subject)}-{secrets.token_hex(3)}"
     manifest = job.job(subject.source, asked, name, subject.namespace)
+    refused = False
     try:
-        kubectl.create(manifest, RESOURCE, namespace=subject.namespace)
+        try:
+            kubectl.create(manifest, RESOURCE, namespace=subject.namespace)
+        except KubectlError as error:
+            refused = error.reason not in ("", "Timeout")
+            raise
         yield _waited(kubectl, subject, asked, name, done)
     finally:
-        _delete(kubectl, name, subject.namespace)
+        if not refused:
+            _delete(kubectl, name, subject.namespace)
 
 
 def _delete(kubectl: Kubectl, name: str, namespace: str) -> None:
@@ -124,7 +131,7 @@ def _waited(
             waiting_since = (waiting_since or passed) if waits.startswith(STUCK) else 0.0
             if waiting_since and passed - waiting_since > STUCK_SECONDS:
                 raise Unrestored(f"the Pod of Job {name} can't start: {waits}")
-        if passed > asked.seconds:
+        if passed > asked.seconds + LATE_SECONDS:
             state = "has no Pod" if pod is None else _waits(pod) or "has not ended"
             raise Unrestored(f"Job {name} took more than {asked.seconds} s: {state}")
         time.sleep(POLL_SECONDS)
@@ -149,7 +156,12 @@ def _waits(pod: Object) -> str:
 
 
 def _why_unmade(kubectl: Kubectl, name: str, place: str) -> str:
-    """What the Job's controller says of a Pod that it can't make, if one may read that."""
+    """What the Job's controller says of a Pod that it can't make or has ended, if one may read that."""
+    with contextlib.suppress(KubectlError):
+        conditions = (kubectl.get(RESOURCE, name, namespace=place).get("status") or {}).get("conditions") or []
+        failed = [_line(one.get("message", "")) for one in conditions if one.get("type") in ("Failed", "FailureTarget")]
+        if failed:
+            return failed[0]
     with contextlib.suppress(KubectlError):
         events = kubectl.find("events", namespace=place, fields=f"involvedObject.kind=Job,involvedObject.name={name}")
         said = [str(event.get("message", "")) for event in events if event.get("type") == "Warning"]
@@ -237,17 +249,17 @@ def problem(told: Told, subject: Subject, asked: Asked) -> str:
     if told.failed == "unreadable":
         return f"bucket {subject.source.bucket} can't be read: {told.why}"
     if told.failed == "empty":
-        before = f" from before {asked.timestamp}" if asked.timestamp else ""
         hint = "" if subject.living else (
             ": no Pod lives that says where its replica is, so give this command the operator's options, such as "
             "--replica-prefix, if the path is another"
         )  # fmt: skip
-        return f"there is no backup{before} at {where}{hint}"
+        return f"there is no backup at {where}{hint}"
     if told.failed == "exists":
         return f"{told.path} is on PersistentVolumeClaim {asked.claim} already"
     if told.failed == "unwritable":
         return f"{told.path} can't be written on PersistentVolumeClaim {asked.claim}: {told.why}"
-    return f"the replica at {where} can't be restored: {told.why}"
+    moment = f" to its state at {asked.timestamp}" if asked.timestamp else ""
+    return f"the replica at {where} can't be restored{moment}: {told.why}"
 
 
 def _line(text: str) -> str:
