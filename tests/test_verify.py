@@ -21,6 +21,7 @@ from tests.podrunner import Node
 from tests.podrunner.proxy import Proxy
 from tests.podrunner.s3 import S3, Keys
 from tests.replicas import Writer
+from tests.terminal import ROOT
 
 if TYPE_CHECKING:
     import socket
@@ -299,6 +300,12 @@ def test_a_schedule_is_a_cron_job_of_the_same_pod_and_its_alerts(capsys: pytest.
     name = cron_job["metadata"]["name"]
     assert name == "litestream-verify-web"
     assert all(f'cronjob="{name}"' in one["expr"] for one in rule["spec"]["groups"][0]["rules"])
+
+
+def test_the_component_has_the_same_alerts_for_all_cron_jobs() -> None:
+    component = yaml.safe_load((ROOT / "k8s/components/verify/prometheusrule.yaml").read_text())
+    (found,) = component["spec"]["groups"]
+    assert found["rules"] == verify.alerts('cronjob=~"litestream-verify-.*"')
 
 
 @pytest.mark.skipif(prometheus.missing() is not None, reason=str(prometheus.missing()))
