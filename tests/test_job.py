@@ -145,9 +145,15 @@ def test_it_passes_the_restricted_standard_if_the_application_does() -> None:
 def test_a_pod_that_is_not_injected_has_no_source() -> None:
     with pytest.raises(NotInjected):
         job.source(reviews.pod(path=PATH), reviews.DEFAULTS)
-    forged = reviews.pod(None, {"annotations": {f"{GROUP}/status": "{}"}}, path=PATH)
-    with pytest.raises(NotInjected):
-        job.source(forged, reviews.DEFAULTS)
+    injected = reviews.injected(reviews.pod(path=PATH))
+    status = injected["metadata"]["annotations"][f"{GROUP}/status"]
+    for forged in (
+        reviews.pod(None, {"annotations": {f"{GROUP}/status": "{}"}}, path=PATH),
+        reviews.pod(None, {"annotations": {f"{GROUP}/status": status}}, path=PATH),
+        reviews.pod(injected["spec"], {"annotations": {f"{GROUP}/status": status.replace(PATH, "/x")}}, path=PATH),
+    ):
+        with pytest.raises(NotInjected):
+            job.source(forged, reviews.DEFAULTS)
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_a_workload_goes_back_by_the_annotations_that_are_printed(
     assert annotations[f"{GROUP}/restore-from"] == REPLICA
     assert annotations[f"{GROUP}/restore-timestamp"] == place.moment
     assert annotations[f"{GROUP}/local-database"] == "replace"
-    assert f"# With this patch statefulset/web starts from the last sync before {place.moment}" in said.output
+    assert f"# statefulset/web then starts from the last sync before {place.moment}" in said.output
     assert "t 1" in said.output
     assert "kubectl patch statefulset web --namespace default --patch-file FILE" in said.output
     assert started(place, claim, annotations) == [1]

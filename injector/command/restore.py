@@ -127,7 +127,8 @@ def _to_file(choice: Choice, kubectl: Kubectl, subject: Subject, database: str) 
         file.flush()
         os.fsync(file.fileno())
         temporary.replace(target)
-    print(f"{choice.to}: {_state(told)} of {database} of {subject.name}, {told.bytes} bytes, sha256 {told.sha256}")
+    what = f"{_state(told)} of {database} of {subject.name}, {told.bytes} bytes, sha256 {told.sha256}"
+    print(escaped(f"{choice.to}: {what}"))
     return 0
 
 
@@ -188,7 +189,7 @@ def _to_claim(choice: Choice, kubectl: Kubectl, subject: Subject, database: str)
     if told.failed:
         print(restoring.problem(told, subject, asked), file=sys.stderr)
         return FOUND
-    print(f"{database} on PersistentVolumeClaim {claim}: {_state(told)} of {subject.name}, {told.bytes} bytes")
+    print(escaped(f"{database} on PersistentVolumeClaim {claim}: {_state(told)} of {subject.name}, {told.bytes} bytes"))
     if choice.at:
         print(
             "It is older than its replica, so a Pod that starts with it waits: write the annotation local-database "
@@ -241,7 +242,9 @@ def _rollback(choice: Choice, kubectl: Kubectl, found: Sequence[Subject], chosen
     for name in reversed(TEMPLATES.get(key_of(workload), ())):
         patch = {name: patch}
     _check(workload, patch, found[0].namespace, chosen)
-    sys.stdout.write("".join(f"# {line}\n" for line in _prospect(choice, found, states, annotations)) + as_yaml(patch))
+    sys.stdout.write(
+        "".join(f"# {escaped(line)}\n" for line in _prospect(choice, found, states, annotations)) + as_yaml(patch)
+    )
     return 0
 
 
@@ -295,24 +298,22 @@ def _prospect(
     choice: Choice, found: Sequence[Subject], states: Sequence[tuple[Subject, Told]], annotations: dict[str, str]
 ) -> Iterator[str]:
     """What will happen, a line each."""
-    place = found[0].namespace
     own = {key.rpartition("/")[2]: text for key, text in annotations.items()}
-    yield f"With this patch {choice.workload} starts from the last sync before {choice.at} (restored for a test):"
+    yield f"{choice.workload} then starts from the last sync before {choice.at}, which was restored for a test:"
     for subject, told in states:
-        tables = verify.tables(told.tables)
-        yield f"  {subject.name}, {told.path}: {_state(told)}, {told.bytes} bytes; {tables}"
-    yield "Rows of a later time are missing then. They stay in the replica as it is now, which nobody writes any more:"
+        yield f"- {told.path} of {subject.name}: {_state(told)}, {told.bytes} bytes"
+        yield f"  tables: {verify.tables(told.tables)}"
+    yield "Later rows are missing then. They stay in the replica as it is now, to which nobody writes any more:"
     for subject in found:
-        for path in subject.source.databases.values():
-            yield f"  {path} in bucket {subject.source.bucket}"
-    yield f"New rows go to {own['replica-path']}. The moment counts only until something is there, so these annotations"
-    yield "can stay: a restart rewinds nothing."
+        yield from (f"- {path} in bucket {subject.source.bucket}" for path in subject.source.databases.values())
+    yield "New rows go to the new replica-path. Once something is there the moment counts no longer, so the"
+    yield "annotations can stay: a restart rewinds nothing."
     if "local-database" in own:
-        yield "The database on the volume is moved aside, to a name with the date. Take local-database out after that"
-        yield "start: it would decide the next time too."
+        yield "The database on the volume is moved aside, to a name with the date. Take local-database out after"
+        yield "that start: it would decide the next time too."
     if key_of(found[0].workload) in TEMPLATES:
         kind, _, name = choice.workload.partition("/")
         yield "Apply it, and write it into the manifests that the workload comes from:"
-        yield f"  kubectl patch {kind} {name} --namespace {place} --patch-file FILE"
+        yield f"kubectl patch {kind} {name} --namespace {found[0].namespace} --patch-file FILE"
     else:
         yield "A Pod's annotations count when it is made: delete it, and make it again with these."

@@ -243,6 +243,10 @@ def problem(told: Told, subject: Subject, asked: Asked) -> str:
         subject: whose it is.
         asked: what was to be done.
     """
+    return escaped(_problem(told, subject, asked))
+
+
+def _problem(told: Told, subject: Subject, asked: Asked) -> str:
     where = f"{subject.source.databases[told.path]} in bucket {subject.source.bucket}"
     if told.failed == "unreachable":
         return f"bucket {subject.source.bucket} has not answered in {job.PATIENCE_SECONDS} s"

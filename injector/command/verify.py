@@ -118,7 +118,7 @@ def _fields(subject: Subject, asked: Asked, told: Told) -> dict[str, Any]:
 
 
 def _text(subject: Subject, asked: Asked, told: Told) -> str:
-    head = f"{subject.name} in {subject.namespace}, {told.path}: "
+    head = f"{subject.name} in {subject.namespace}, {escaped(told.path)}: "
     if told.failed:
         return f"{head}NOT GOOD\n  {restoring.problem(told, subject, asked)}\n"
     again = f", at try {told.tries}, as the writer's retention overtook it" if told.tries > 1 else ""
@@ -129,7 +129,7 @@ def _text(subject: Subject, asked: Asked, told: Told) -> str:
         ("time", f"{told.seconds} s for restore and {asked.check} integrity check{again}"),
         ("tables", tables(told.tables)),
     ]
-    return f"{head}good\n" + "".join(f"  {name:<12} {text}\n" for name, text in rows)
+    return f"{head}good\n" + "".join(f"  {name:<12} {escaped(text)}\n" for name, text in rows)
 
 
 def tables(tables: Mapping[str, int]) -> str:

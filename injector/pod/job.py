@@ -79,8 +79,13 @@ def source(pod: Object, options: Options) -> Source:
     """
     findings = Findings(group(options.variant))
     own = ours(pod.get("metadata"), findings.group)
-    found = status.read(own, [item["name"] for key in LISTS for item in pod["spec"].get(key) or []], findings)
+    names = [item["name"] for key in LISTS for item in pod["spec"].get(key) or []]
+    found = status.read(own, names, findings)
     if found is None:
+        raise NotInjected
+    if not {INIT, REPLICATE} <= set(names) or "LITESTREAM_CONFIG" not in _environment(pod, INIT):
+        raise NotInjected  # a status that somebody made up
+    if not all(_mounts(pod, database) for database in found.databases):
         raise NotInjected
     texts = {"image": found.image, **found.defaults, **{key: text for key, text in own.items() if key != "status"}}
     settings = read_settings(texts, options, Findings(findings.group))
@@ -151,9 +156,7 @@ def cron_job(found: Source, asked: Asked, name: str, namespace: str, schedule: s
 
 def volume_of(found: Source, database: str) -> Object:
     """The sidecar's mount of the volume that a database lies on."""
-    mounts = _container(found.pod, REPLICATE)["volumeMounts"]
-    inside = [mount for mount in mounts if database.startswith(mount["mountPath"].rstrip("/") + "/")]
-    mount: Object = max(inside, key=lambda each: len(each["mountPath"]))
+    mount: Object = max(_mounts(found.pod, database), key=lambda each: len(each["mountPath"]))
     return mount
 
 
@@ -245,6 +248,12 @@ def _affinity(spec: Mapping[str, Any]) -> Object:
 
 def _labels(pod: Mapping[str, Any]) -> Mapping[str, str]:
     return (pod.get("metadata") or {}).get("labels") or {}
+
+
+def _mounts(pod: Mapping[str, Any], database: str) -> list[Object]:
+    """The sidecar's mounts that a database lies in."""
+    mounts = _container(pod, REPLICATE).get("volumeMounts") or []
+    return [mount for mount in mounts if database.startswith(mount["mountPath"].rstrip("/") + "/")]
 
 
 def _container(pod: Mapping[str, Any], name: str) -> Object:
