@@ -19,7 +19,8 @@ from injector.options import Options
 
 NAME = "litestream-hook"
 CORE_OPTIONS = ("VARIANT", "DEFAULT_IMAGE", "INIT_IMAGE", "DEFAULT_RUN_AS_USER", "SKIP_CONTAINERS", "REPLICA_PREFIX",
-                "DEFAULTS_FILE", "NAMESPACE_DEFAULTS")  # fmt: skip
+                "DEFAULTS_FILE", "NAMESPACE_DEFAULTS", "LITESTREAM_HTTPS_PROXY", "LITESTREAM_HTTP_PROXY",
+                "LITESTREAM_NO_PROXY")  # fmt: skip
 CALLED = {"__main__.py": "python -m injector", "kubectl-litestream": "kubectl litestream"}  # by the file that is run
 INTERRUPTED = 130  # as a shell has it
 Run = Callable[[argparse.Namespace, Options], int]

@@ -90,6 +90,22 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _proxy(value: str) -> str:
+    if not value:
+        return value
+    try:
+        if "@" not in value:
+            return values.endpoint(value)
+    except ValueError:
+        pass
+    raise ValueError("write a URL without credentials and path, such as http://proxy.example.com:3128")
+
+
+_hosts = _matching(
+    r"[A-Za-z0-9.:/_,*\[\]-]*", "write hosts, domains and networks, comma-separated, such as .svc,10.0.0.0/8"
+)
+
+
 OPTIONS = (
     Option(
         "VARIANT",
@@ -132,6 +148,19 @@ OPTIONS = (
         "true: annotations of a Namespace are defaults for its Pods",
     ),
     Option("REPLICA_PREFIX", "", _prefix, "first part of every replica path, such as the cluster's name"),
+    Option(
+        "LITESTREAM_HTTPS_PROXY",
+        "",
+        _proxy,
+        "proxy that Litestream's containers ask for URLs with https (their HTTPS_PROXY)",
+    ),
+    Option("LITESTREAM_HTTP_PROXY", "", _proxy, "the same for URLs with http (HTTP_PROXY)"),
+    Option(
+        "LITESTREAM_NO_PROXY",
+        "",
+        _hosts,
+        "hosts, domains and networks that they reach without a proxy, comma-separated (NO_PROXY)",
+    ),
     Option("LOG_FORMAT", "auto", values.one_of("auto", "json", "text"), "auto: text on a terminal, JSON elsewhere"),
     Option(
         "LOG_LEVEL", "info", values.one_of("debug", "info", "warning", "error"), "least severe level that is logged"
@@ -172,6 +201,9 @@ class Options:
     defaults_file: str
     namespace_defaults: bool
     replica_prefix: str
+    litestream_https_proxy: str
+    litestream_http_proxy: str
+    litestream_no_proxy: str
     log_format: str
     log_level: str
     pod_namespace: str

@@ -29,6 +29,7 @@ SYSTEM_DIRECTORIES = (
 # Where no volume helps: the kernel's, the tokens', and those of Litestream's own config and certificates.
 CLOSED_DIRECTORIES = (
     "/dev", "/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/litestream", "/etc/litestream-ca",
+    "/etc/litestream-credentials",
 )  # fmt: skip
 FORBIDDEN = frozenset("$?#%")
 SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -239,7 +240,7 @@ def endpoint(text: str) -> str:
         host, number = url.hostname or "", url.port
     except ValueError:
         raise ValueError(right) from None
-    if not text.startswith(("http://", "https://")) or not _is_host(host) or number == 0 or url.netloc.endswith(":"):
+    if not text.startswith(("http://", "https://")) or not is_host(host) or number == 0 or url.netloc.endswith(":"):
         raise ValueError(right)
     if "@" in url.netloc:
         raise ValueError(f"must hold no credentials (they belong in the Secret): {right}")
@@ -250,7 +251,8 @@ def endpoint(text: str) -> str:
     return text
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
+    """Whether the text is an IP address or a host's name."""
     if ":" in host or re.fullmatch(r"[0-9.]+", host):
         try:
             ipaddress.ip_address(host)

@@ -85,7 +85,7 @@ def valid_annotations() -> st.SearchStrategy[dict[str, str]]:
         optional={
             "path": st.lists(st.sampled_from(DATABASES), min_size=1, max_size=4, unique=True).map(",".join),
             "endpoint": st.just("https://s3.example.com:9000/x7Qz"),
-            "bucket": st.just("x7qz-bucket"),
+            "bucket": st.sampled_from(["x7qz-bucket", "gs://x7qz-bucket", "abs://x7qz/x7qz-bucket"]),
             "secret": st.just("x7qz-secret"),
             "replica-path": st.sampled_from(["x7Qz/{database}", "{namespace}/{workload}/{database}"]),
             "auth": st.sampled_from(["secret", "session", "ambient"]),

@@ -29,9 +29,10 @@ import msgspec
 
 from injector.cluster import client
 from injector.cluster.client import Cluster, in_cluster
-from injector.cluster.lease import Holder, Lease, Place, name_of, write
+from injector.cluster.lease import Holder, Lease, name_of, write
 from injector.pod.claim import Claim, laid
 from injector.pod.containers import REPLICATE
+from injector.stores import Place
 from injector.tls import certificate
 
 NAMESPACE = "litestream-hook"

@@ -15,6 +15,7 @@ from helm_python.errors import HelmError
 
 from injector import __version__, options
 from injector.annotations import operator_file
+from tests import restricted
 from tests.dist import CHART
 from tests.dist import charted as rendered
 from tests.test_manifests import ROOT, blue, kustomize, overlay
@@ -146,6 +147,14 @@ def test_a_node_is_chosen_as_the_values_say() -> None:
     made = container(values)
     assert {key: made[key] for key in values} == values
     assert made["dnsPolicy"] == "ClusterFirstWithHostNet"
+
+
+@pytest.mark.parametrize(("values", "broken"), [({}, []), ({"hostNetwork": True}, ["hostNetwork"])])
+def test_a_pod_in_the_hosts_network_breaks_the_restricted_standard_by_that_alone(
+    values: Object, broken: list[str]
+) -> None:
+    (deployment,) = (each for each in rendered(values) if each["kind"] == "Deployment")
+    assert list(restricted.violations(deployment["spec"]["template"]["spec"])) == broken
 
 
 def test_extra_labels_are_on_every_object() -> None:

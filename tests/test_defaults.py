@@ -52,9 +52,9 @@ def test_the_nearest_value_wins() -> None:
     defaults = of(FILE, bucket="nearer")
     assert settings(defaults).secret == "far"
     assert settings(defaults).region == "near-1"
-    assert settings(defaults).bucket == "nearer"
-    assert settings(defaults, bucket="nearest").bucket == "nearest"
-    assert settings(of(FILE, "other")).bucket == "far"
+    assert str(settings(defaults).bucket) == "nearer"
+    assert str(settings(defaults, bucket="nearest").bucket) == "nearest"
+    assert str(settings(of(FILE, "other")).bucket) == "far"
     assert settings(defaults).storage.text == "1Gi"
 
 

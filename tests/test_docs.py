@@ -2,17 +2,21 @@
 
 import ast
 import re
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from injector import GROUP, options
 from injector.annotations import operator_file, settings
 from injector.annotations import table as annotations
 from injector.annotations.findings import Findings
 from injector.serving import metrics
+from injector.stores import STORES
 from tests import reviews
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +39,11 @@ FOREIGN = {
     "couldn't find key",
     "ErrImagePull",
     "ImagePullBackOff",
+    "ContainerCreating",
+    'MountVolume.SetUp failed for volume "litestream-hook-credentials"',
+    "ContainerNotFound",
+    "unable to authenticate",
+    "host key mismatch",
 }  # not our messages
 
 
@@ -106,6 +115,19 @@ def test_every_page_is_found_from_the_readme() -> None:
     assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
 
 
+def test_every_yaml_and_every_command_of_a_page_can_be_read() -> None:
+    """By a YAML parser, and by bash, which only looks at the words."""
+    for page in PAGES:
+        blocks = re.findall(r"^( *)```(yaml|sh)\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        for _, language, text in blocks:
+            content = textwrap.dedent(text)
+            if language == "yaml":
+                assert all(yaml.safe_load_all(content)), (page.name, content)
+            else:
+                read = subprocess.run(["bash", "-n"], input=content, capture_output=True, text=True, check=False)
+                assert (read.returncode, read.stderr) == (0, ""), (page.name, content)
+
+
 def test_the_tenants_file_of_the_platforms_can_be_used() -> None:
     (text,) = re.findall(
         r"^```yaml\n(defaults:.*?)^```$", (DOCS / "platforms.md").read_text(), re.MULTILINE | re.DOTALL
@@ -171,3 +193,15 @@ def test_the_annotations_for_each_server_are_accepted() -> None:
         findings = Findings(GROUP)
         settings.read({"inject": "true", **written}, options.read({}), findings)
         assert (findings.violations, findings.warnings) == ([], []), server
+
+
+def test_the_bucket_of_each_store_is_accepted() -> None:
+    page = (DOCS / "storage-and-restore.md").read_text().split("| store | `bucket` |")[1].split("\n\n")[0]
+    buckets = re.findall(r"^\|[^|]*\|[^|]*`([a-z0-9]+://[^`]+)`", page, re.MULTILINE)
+    for text in buckets:
+        own = {"bucket": re.sub("[A-Z]+", lambda name: {"PORT": "2222"}.get(name[0], "x1x"), text)}
+        findings = Findings(GROUP)
+        found = settings.read({"inject": "true", **own}, options.read({}), findings)
+        assert [violation.field for violation in findings.violations] in ([], [f"{GROUP}/host-key"]), text
+        assert found.bucket.kind == text.partition("://")[0]
+    assert len(buckets) == len(STORES)

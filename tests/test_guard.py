@@ -16,10 +16,10 @@ from injector.cluster import client, lease
 from injector.cluster import guard as module
 from injector.cluster.client import Cluster, ClusterError
 from injector.cluster.guard import Guard, new_name
-from injector.cluster.lease import Place
 from injector.pod import replica
 from injector.pod.claim import LEASES, MARK, Claim, Refusal, carried, laid
 from injector.pod.inject import Injection, inject
+from injector.stores import Place
 from tests import reviews, standin, velero
 from tests.standin import NAMESPACE, Fault, Server
 

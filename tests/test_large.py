@@ -67,7 +67,7 @@ def test_few_large_bodies_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         turns, end, inside = Large(), asyncio.Event(), list[int]()
 
         async def read(number: int) -> None:
-            async with turns.reading():
+            async with turns.reading(BYTES + 1):
                 inside.append(number)
                 await end.wait()
 

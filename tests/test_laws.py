@@ -14,8 +14,8 @@ from injector.errors import InvalidPod
 from injector.pod import replica, scripts
 from injector.pod.claim import Claim, carried, laid
 from injector.pod.inject import inject
-from injector.pod.target import IDENTITY_VARIABLES
 from injector.pod.volumes import DISPENSABLE, PREFIX
+from injector.stores import STORES
 from tests import pods, reviews, schemas
 
 OPTIONS = options.read({})
@@ -163,11 +163,10 @@ def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -
             assert pods.MARK.lower() not in word.lower()
         if "-c" in command:
             assert "args" not in item
+        identities = {name for store in STORES.values() for name in store.identity or ()}
         constant = {"LITESTREAM_SIDECAR_SCRIPT": scripts.SIDECAR}
         values = {entry["name"]: entry.get("value", "") for entry in item["env"]}
-        ours = [
-            value for name, value in values.items() if name not in IDENTITY_VARIABLES and constant.get(name) != value
-        ]
+        ours = [value for name, value in values.items() if name not in identities and constant.get(name) != value]
         for word in [*(item.get("args") or []), *ours]:
             assert "$" not in word
 

@@ -8,8 +8,9 @@ import pytest
 
 from injector import GROUP
 from injector.cluster import lease
-from injector.cluster.lease import Asks, BadLease, Holder, Lease, Look, Place, Take
+from injector.cluster.lease import Asks, BadLease, Holder, Lease, Look, Take
 from injector.pod.claim import Claim
+from injector.stores import Place
 from tests import standin
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -18,32 +19,6 @@ NAME = lease.name_of(PLACE)
 HELD = Lease(NAME, Holder("apps", "web-1"), "deployment/web", "a mark", NOW, again=False, uid="u", version="7")
 NAMED = Asks("apps", "web-1", "deployment/web", "")
 OTHER = Asks("apps", "api-1", "deployment/api", "")
-
-
-@pytest.mark.parametrize(
-    ("place", "where"),
-    [
-        (Place("", "backups", "a/b.db"), "amazonaws.com/backups/a/b.db"),
-        (Place("http://minio:9000", "backups", "a/b.db"), "minio:9000/backups/a/b.db"),
-        (Place("http://MINIO:9000/", "backups", "a/b.db"), "minio:9000/backups/a/b.db"),
-        (Place("http://minio.:9000", "backups", "a/b.db"), "minio:9000/backups/a/b.db"),
-        (Place("http://minio:9000/backups", "a", "b.db"), "minio:9000/backups/a/b.db"),
-        (Place("https://s3.example.com", "backups", "a"), "s3.example.com/backups/a"),
-        (Place("https://s3.example.com:443", "backups", "a"), "s3.example.com/backups/a"),
-        (Place("http://s3.example.com:80/", "backups", "a"), "s3.example.com/backups/a"),
-        (Place("http://[0:0::1]:9000", "backups", "a"), "[::1]:9000/backups/a"),
-        (Place("https://s3.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
-        (Place("https://s3-eu-west-1.amazonaws.com:443", "backups", "a"), "amazonaws.com/backups/a"),
-        (Place("https://s3.dualstack.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
-        (Place("https://backups.s3.amazonaws.com", "a", "b"), "amazonaws.com/backups/a/b"),
-        (Place("https://bucket.vpce-1a-2b.s3.eu-west-1.vpce.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
-        (Place("https://vpce-1a.s3.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/vpce-1a/backups/a"),
-        (Place("https://s3.cn-north-1.amazonaws.com.cn", "backups", "a"), "amazonaws.com.cn/backups/a"),
-        (Place("https://s3.example.com.amazonaws.com.evil.org", "b", "a"), "s3.example.com.amazonaws.com.evil.org/b/a"),
-    ],
-)
-def test_a_place_has_one_spelling(place: Place, where: str) -> None:
-    assert lease.location(place) == where
 
 
 @pytest.mark.parametrize(

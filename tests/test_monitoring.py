@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
-from injector.cluster.lease import Place
 from injector.pod import containers
+from injector.stores import Place
 from injector.tls import certificate
 from tests import prometheus, reviews, running, standin
 from tests.podrunner.images import litestream_binary

@@ -46,3 +46,24 @@ def test_help_names_every_option_with_its_variable_meaning_and_default() -> None
 def test_default_images_name_their_registry_as_cri_o_pulls_no_others(variable: str) -> None:
     (option,) = (option for option in options.OPTIONS if option.variable == variable)
     assert option.default.startswith("docker.io/")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("LITESTREAM_HTTPS_PROXY", "proxy:3128"),
+        ("LITESTREAM_HTTPS_PROXY", "http://me:secret@proxy:3128"),
+        ("LITESTREAM_HTTP_PROXY", "http://proxy:3128?key=secret"),
+        ("LITESTREAM_NO_PROXY", ".svc, 10.0.0.0/8"),
+        ("LITESTREAM_NO_PROXY", "$(HOST)"),
+    ],
+)
+def test_a_proxy_is_a_url_without_a_login_and_its_exceptions_are_hosts(variable: str, text: str) -> None:
+    with pytest.raises(InvalidOptions, match=rf"^{variable}: .*: write "):
+        options.read({variable: text})
+
+
+def test_a_proxy_may_have_any_host_and_port() -> None:
+    texts = {"LITESTREAM_HTTPS_PROXY": "http://10.0.0.1:3128", "LITESTREAM_NO_PROXY": ".svc,10.0.0.0/8,::1"}
+    chosen = options.read(texts)
+    assert [chosen.litestream_https_proxy, chosen.litestream_no_proxy] == [*texts.values()]

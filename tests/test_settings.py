@@ -36,7 +36,7 @@ def test_a_bare_inject_has_the_defaults_and_no_findings() -> None:
     asked, findings = read(inject="true")
     assert (findings.violations, findings.warnings) == ([], [])
     assert asked.path == ("/mnt/litestream.db",)
-    assert (asked.bucket, asked.region, asked.secret, asked.endpoint) == (
+    assert (str(asked.bucket), asked.region, asked.secret, asked.endpoint) == (
         "litestream",
         "us-east-1",
         "litestream-hook-secret",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from injector import GROUP
+from injector import GROUP, options
 from injector.pod import target
 from tests import reviews
 
@@ -181,3 +181,23 @@ def test_a_similar_name_is_looked_for_the_first_unknown_containers_only(monkeypa
     names = ",".join(f"unknown-{number}" for number in range(500))
     assert not reviews.response(reviews.pod(containers=names))["allowed"]
     assert len(looks) == target.MOST_MEANT
+
+
+def test_the_operator_s_proxies_are_litestream_s_and_no_one_else_s() -> None:
+    proxies = {"HTTPS_PROXY": "http://proxy:3128", "HTTP_PROXY": "http://proxy:3129", "NO_PROXY": ".svc,10.0.0.0/8"}
+    chosen = options.read({f"LITESTREAM_{name}": text for name, text in proxies.items()})
+    spec = reviews.injected(pod({"runAsUser": 1000}), options=chosen)["spec"]
+    for item in spec["initContainers"]:
+        found = {entry["name"]: entry.get("value") for entry in item["env"]}
+        assert {name: found[name] for name in proxies} == proxies
+    assert "env" not in spec["containers"][0]
+    key = "ecdsa-sha2-nistp256 AAAA" + "A" * 60
+    obj = pod({"runAsUser": 1000}, bucket="sftp://me@nas/b", host_key=key)
+    assert "PROXY" not in str(reviews.injected(obj, options=chosen)["spec"]), "SSH knows no proxy"
+
+
+def test_a_ca_and_a_file_of_credentials_go_together() -> None:
+    spec = reviews.injected(pod({"runAsUser": 1000}, bucket="gs://my-bucket", ca="configmap/own"))["spec"]
+    names = {"litestream-hook-ca", "litestream-hook-credentials"}
+    assert names <= {volume["name"] for volume in spec["volumes"]}
+    assert names <= {mount["name"] for mount in spec["initContainers"][0]["volumeMounts"]}

@@ -10,11 +10,11 @@ from injector import options
 from injector.cluster import lease as rules
 from injector.cluster.client import Cluster, ClusterError
 from injector.cluster.guard import IN_FLIGHT, WAITING, Guard
-from injector.cluster.lease import Place
 from injector.cluster.turns import Crowded, Turns
 from injector.pod import replica
 from injector.pod.claim import Refusal
 from injector.pod.inject import Injection, inject
+from injector.stores import Place
 from injector.values import Object
 from tests import reviews
 

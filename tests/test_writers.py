@@ -12,7 +12,8 @@ import pytest
 from injector.cluster import guard as guarding
 from injector.cluster import lease
 from injector.cluster.guard import Guard
-from injector.cluster.lease import Look, Place
+from injector.cluster.lease import Look
+from injector.stores import Place
 from tests import writers
 from tests.writers import Plan, World
 

@@ -23,9 +23,10 @@ from injector.cluster import guard as guarding
 from injector.cluster import lease as rules
 from injector.cluster.client import ClusterError, Conflict
 from injector.cluster.guard import Guard
-from injector.cluster.lease import Asks, Holder, Lease, Place
+from injector.cluster.lease import Asks, Holder, Lease
 from injector.pod.claim import LEASES, MARK, Claim, Refusal
 from injector.pod.containers import REPLICATE
+from injector.stores import Place
 
 HOME = "litestream-hook"
 CREATION = 34  # seconds until which a creation can take effect

@@ -8,15 +8,14 @@ from injector.admission.verdict import Question, Verdict
 from injector.annotations.table import group
 from injector.errors import Violation
 from injector.pod import replica
-
-Place = tuple[str, str, str]  # endpoint, bucket, path
+from injector.stores import Place, location
 
 
 @dataclass
 class Sharing:
-    """The first writer of each replica, among the objects that were judged so far."""
+    """The first writer of each replica, by its place, among the objects that were judged so far."""
 
-    first: dict[Place, str] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
 
     def others(self, question: Question, verdict: Verdict) -> list[Violation]:
         """What would write one replica with an object that was judged before: two writers destroy it.
@@ -36,15 +35,15 @@ class Sharing:
         if settings.single_writer != "enforce":
             return []
         name = f"{question.key[1]} {question.namespace}/{metadata.get('name') or metadata.get('generateName')}"
-        endpoint = (settings.endpoint or "").rstrip("/")
-        places = [(endpoint, settings.bucket, path) for path in injection.replicas.values()]
+        server = settings.bucket.server(settings.endpoint)
+        places = [Place(server, settings.bucket.name, path) for path in injection.replicas.values()]
         return [
             Violation(
                 f"{group(settings.options.variant)}/replica-path",
-                place[2],
-                f"is the replica of {self.first[place]} too, and two writers destroy it: write another path, such as "
-                "{namespace}/{kind}/{workload}/{database}",
+                place.path,
+                f"is the replica of {self.first[location(place)]} too, and two writers destroy it: write another path, "
+                "such as {namespace}/{kind}/{workload}/{database}",
             )
             for place in places
-            if self.first.setdefault(place, name) != name
+            if self.first.setdefault(location(place), name) != name
         ]

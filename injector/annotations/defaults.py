@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from injector import stores
 from injector.annotations.findings import Findings
 from injector.annotations.table import BY_KEY
 from injector.errors import quoted
@@ -36,7 +37,8 @@ class Defaults:
 
     `operator` are the values of the operator's file there, `used` those and the Namespace's, the nearest of each.
     `enforce` are the keys that nobody else may change, `allow` the patterns that a key's value has to fit.
-    `warnings` are what is wrong with the Namespace's keys.
+    `warnings` are what is wrong with the Namespace's keys. `settled`: an earlier call has used these
+    values as they are.
     """
 
     namespace: str = ""
@@ -45,11 +47,25 @@ class Defaults:
     enforce: frozenset[str] = frozenset()
     allow: Mapping[str, Sequence[str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    settled: bool = False
 
     def recorded(self, texts: Mapping[str, str]) -> Defaults:
         """The same with the values that an earlier call has used: they stay, whatever has changed since."""
         origin = "the defaults when this Pod was injected first"
-        return replace(self, used={key: Default(text, origin) for key, text in texts.items()})
+        return replace(self, used={key: Default(text, origin) for key, text in texts.items()}, settled=True)
+
+    def fitting(self, own: Mapping[str, str]) -> Defaults:
+        """The same without values of another store than the one that a Pod's own annotations choose.
+
+        An `endpoint` is one of the bucket that is given beside it: with a bucket of another kind it means nothing.
+        """
+        if self.settled or stores.SPECIAL_KEYS.isdisjoint(self.used):
+            return self
+        default = self.used.get("bucket", Default(BY_KEY["bucket"].default or "", "")).text
+        theirs, mine = stores.kind(default), stores.kind(own.get("bucket", default))
+        keys = stores.STORES[mine].keys
+        strange = stores.SPECIAL_KEYS - (keys if mine == theirs else keys & {"ca"})
+        return replace(self, used={key: default for key, default in self.used.items() if key not in strange})
 
     def under(self, own: Mapping[str, str]) -> dict[str, str]:
         """The texts that are used beside a Pod's own."""
@@ -129,6 +145,8 @@ def expression(key: str, pattern: str, namespace: str | None) -> re.Pattern[str]
 
     `{namespace}` stands for the namespace, or where it is None for any.
     """
+    if key == "bucket":
+        pattern = pattern.removeprefix("s3://")
     if key in ("endpoint", "image", "init-image") and not pattern.startswith("*"):
         pattern = (_endpoint if key == "endpoint" else _image)(pattern)
     meaning = {"**": ".*", "*": "[^/]*", "{namespace}": "[^/]*" if namespace is None else re.escape(namespace)}

@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from injector import stores
 from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import Findings
 from injector.annotations.table import (
@@ -30,6 +32,7 @@ from injector.annotations.table import (
 )
 from injector.errors import quoted
 from injector.options import DEFAULT_IMAGE, Options
+from injector.stores import STORES
 from injector.values import Duration, Image, Quantity
 
 
@@ -55,19 +58,21 @@ OLDEST_SOUND = (0, 5, 17)
 
 
 MOST_UNKNOWN = 20  # are looked at for what was meant
+SHORT = 256  # characters of a value
 
 
 class Settings(msgspec.Struct, frozen=True):
     """What the annotations ask for, with the operator's defaults: see ANNOTATIONS for what each means."""
 
     path: tuple[str, ...]
-    bucket: str
+    bucket: stores.Bucket
     endpoint: str | None
     addressing: Addressing | None
     region: str
     secret: str
     auth: Auth
     ca: str | None
+    host_key: str | None
     storage_class: str | None
     sse_kms_key_id: str | None
     replica_path: str
@@ -128,6 +133,7 @@ def read(own: Mapping[str, str], options: Options, findings: Findings, defaults:
         findings: takes the violations and warnings.
         defaults: what holds in the namespace for keys that are not there, and what may not be written.
     """
+    defaults = defaults.fitting(own)
     others = defaults.under(own)
     findings.origins = {key: defaults.used[key].origin for key in others}
     texts = {**others, **own}
@@ -144,6 +150,7 @@ def read(own: Mapping[str, str], options: Options, findings: Findings, defaults:
         broken=frozenset(broken),
     )
     _check_together(settings, texts, findings)
+    _check_store(settings, own, findings)
     _check_policy(settings, texts, findings)
     return settings
 
@@ -155,12 +162,18 @@ def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> 
         if annotation is None or (key == "inject" and value == "true"):
             continue
         try:
-            result[key.replace("-", "_")] = annotation.read(value)
+            result[key.replace("-", "_")] = _short(key, value) if len(value) <= SHORT else annotation.read(value)
         except ValueError as right:
             findings.deny(key, value, str(right))
             broken.add(key)
     result.pop("inject", None)
     return result, broken
+
+
+@functools.lru_cache(maxsize=1024)
+def _short(key: str, text: str) -> Any:  # noqa: ANN401 (whatever the table reads)
+    """A value that was read already, as the Pods of a workload all have the same ones. Long texts would fill memory."""
+    return BY_KEY[key].read(text)
 
 
 def built_in(options: Options) -> dict[str, str | None]:
@@ -269,15 +282,72 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
     _check_version(settings, findings)
 
 
+def _check_store(settings: Settings, own: Mapping[str, str], findings: Findings) -> None:
+    """What the store that the bucket is in does not have, or asks for."""
+    if "bucket" in settings.broken:
+        return
+    bucket, store = settings.bucket, STORES[settings.bucket.kind]
+    for key in sorted(stores.SPECIAL_KEYS - store.keys):
+        if key in own:
+            findings.deny(
+                key, own[key], f"is nothing that {store.name} has ({bucket}): remove it, or write another bucket"
+            )
+    ways = [*store.variables, *(["ambient"] if store.identity is not None else [])]
+    if settings.auth not in ways and "auth" not in settings.broken:
+        right = " or ".join(f'"{way}"' for way in ways)
+        findings.deny("auth", settings.auth, f"is no way into {store.name}: write {right}")
+    if settings.litestream_version < store.since:
+        findings.deny(
+            "bucket",
+            str(bucket),
+            f"needs Litestream {dotted(store.since)} or newer, and this is {dotted(settings.litestream_version)}: use "
+            f"{DEFAULT_IMAGE}",
+        )
+    if bucket.kind == "sftp" and settings.host_key is None and "host-key" not in settings.broken:
+        findings.deny(
+            "host-key",
+            None,
+            "is needed, as any server could pretend to be this one: write its public key, as `ssh-keyscan -t ecdsa "
+            "HOST` prints it behind the host's name",
+        )
+    if settings.endpoint is not None and "endpoint" not in settings.broken:
+        _check_server(settings, settings.endpoint, findings)
+
+
+def _check_server(settings: Settings, endpoint: str, findings: Findings) -> None:
+    """An endpoint that is of another store, or account, than the bucket."""
+    bucket, url = settings.bucket, urlsplit(endpoint)
+    host = (url.hostname or "").removesuffix(".")
+    azure = stores.AZURE.fullmatch(host)
+    if bucket.kind == "s3" and azure:
+        findings.deny(
+            "endpoint",
+            endpoint,
+            f'is Azure Blob Storage, which has no S3 API: remove it, and write bucket "abs://{azure["account"]}/{bucket}"',
+        )
+    if bucket.kind == "s3" and host == stores.GOOGLE and settings.auth == "ambient":
+        findings.deny(
+            "auth",
+            "ambient",
+            f'is no way into Google\'s S3 API, which wants an HMAC key: write bucket "gs://{bucket}" and remove '
+            "endpoint, or put an HMAC key into the Secret",
+        )
+    if bucket.kind == "abs" and (azure["account"] if azure else bucket.account) != bucket.account:
+        findings.deny("endpoint", endpoint, f"is another account than {bucket.account}, of the bucket: remove it")
+    if bucket.kind == "abs" and url.scheme == "http" and settings.auth == "ambient":
+        findings.deny("endpoint", endpoint, "takes nobody's identity without TLS: write a URL with https")
+
+
 def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findings) -> None:
     """What the operator does not let a Pod, or its Namespace, choose. Of replicas' paths, replica.py says it."""
     defaults, options = settings.defaults, settings.options
     if not defaults.enforce and not defaults.allow:
         return
     if defaults.enforce:
-        defaults.check_enforced(defaults.enforce - settings.broken, texts, built_in(options), findings)
-    used = {"bucket": settings.bucket, "image": settings.image.reference}
-    used["endpoint"] = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
+        strange = _check_enforced_store(settings, texts, findings)
+        defaults.check_enforced(defaults.enforce - settings.broken - strange, texts, built_in(options), findings)
+    used = {"bucket": str(settings.bucket), "image": settings.image.reference}
+    used["endpoint"] = server(settings)
     if settings.auth != "ambient":
         used["secret"] = settings.secret
     if settings.ca is not None:
@@ -287,8 +357,30 @@ def _check_policy(settings: Settings, texts: Mapping[str, str], findings: Findin
     for key, text in used.items():
         if key not in settings.broken:
             defaults.check_allowed(key, text, findings, given=texts.get(key))
-    if settings.endpoint is not None:
+    if settings.endpoint is not None and settings.bucket.kind == "s3":
         defaults.check_server(settings.endpoint, findings)
+
+
+def _check_enforced_store(settings: Settings, texts: Mapping[str, str], findings: Findings) -> frozenset[str]:
+    """Enforced keys that mean nothing in the Pod's store, which would lead around them, as the operator has another."""
+    defaults = settings.defaults
+    theirs = stores.kind(defaults.operator.get("bucket") or BY_KEY["bucket"].default or "")
+    if settings.bucket.kind == theirs or "bucket" in settings.broken:
+        return frozenset()
+    strange = defaults.enforce & stores.SPECIAL_KEYS
+    chosen = sorted(key for key in strange if key == "endpoint" or key in defaults.operator)
+    if chosen:
+        findings.deny(
+            "bucket",
+            texts.get("bucket"),
+            f"is not in {STORES[theirs].name}, where the operator chooses {' and '.join(chosen)}: write a bucket there",
+        )
+    return strange
+
+
+def server(settings: Settings) -> str:
+    """The URL of the bucket's server."""
+    return settings.bucket.server(settings.endpoint) or f"https://s3.{settings.region}.amazonaws.com"
 
 
 def _check_version(settings: Settings, findings: Findings) -> None:

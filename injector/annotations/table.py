@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
-from injector import GROUP, values
+from injector import GROUP, stores, values
 from injector.options import DEFAULT_IMAGE, INIT_IMAGE
 
 Addressing = Literal["path", "virtual"]
@@ -34,21 +34,28 @@ ANNOTATIONS = (
     Annotation("inject", None, values.boolean, '`"true"` asks for injection, `"false"` declines it'),
     Annotation("path", "/mnt/litestream.db", values.database_paths,
                "databases, comma-separated absolute paths"),
-    Annotation("bucket", "litestream", values.bucket, "bucket that holds the replicas"),
+    Annotation("bucket", "litestream", stores.bucket,
+               "bucket that holds the replicas: the name of one of S3, `gs://BUCKET`, `abs://ACCOUNT/CONTAINER` or "
+               "`sftp://USER@HOST:PORT/PATH`"),
     Annotation("endpoint", None, values.endpoint,
-               "URL of an S3-compatible server"),
+               "URL of an S3-compatible server, or of Azure's where that is not `ACCOUNT.blob.core.windows.net`"),
     Annotation("addressing", None, values.one_of(*get_args(Addressing)),
                "`path`: the bucket stands in the URL's path; `virtual`: in the host's name; "
                "by default `path` with an `endpoint`, else `virtual`"),
     Annotation("region", "us-east-1", values.region, "region of the bucket"),
     Annotation("secret", "litestream-hook-secret", values.object_name,
-               "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"),
+               "Secret in the Pod's namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; for "
+               "Google `key.json`, for Azure `AZURE_STORAGE_KEY`, for SFTP `ssh-privatekey`"),
     Annotation("auth", "secret", values.one_of(*get_args(Auth)),
-               "`secret` reads the Secret; `session` its key `AWS_SESSION_TOKEN` as well, of temporary credentials; "
-               "`ambient` uses the Pod's own identity (web identity, instance role)"),
+               "`secret` reads the Secret; `session` its key `AWS_SESSION_TOKEN` as well, of temporary credentials, "
+               "for Azure `AZURE_STORAGE_SAS_TOKEN` alone; `ambient` uses the Pod's own identity (web or workload "
+               "identity, instance role)"),
     Annotation("ca", None, values.certificate_source,
                "`secret/NAME` or `configmap/NAME` in the Pod's namespace: its key `ca.crt` holds certificates that "
                "Litestream trusts beside those of its image"),
+    Annotation("host-key", None, stores.host_key,
+               "public key of an SFTP server, such as `ecdsa-sha2-nistp256 AAAA…`: its ECDSA key, without one its RSA "
+               "key, else its Ed25519 key"),
     Annotation("storage-class", None, values.storage_class,
                "storage class of the replicas' files, such as `STANDARD_IA`"),
     Annotation("sse-kms-key-id", None, values.kms_key,
@@ -108,6 +115,8 @@ BY_KEY = {annotation.key: annotation for annotation in ANNOTATIONS}
 # What people look for by its name in Litestream's config, or elsewhere, and what there is instead.
 _NO_CHOICE = "is for the webhook and Litestream to choose: remove it"
 UNDONE = {
+    "account-key": "credentials belong in the Secret that the annotation secret names: remove them here",
+    "account-name": "belongs in the annotation bucket, as in abs://ACCOUNT/CONTAINER",
     "access-key-id": "credentials belong in the Secret that the annotation secret names: remove them here",
     "addr": "write metrics-port",
     "age": "Litestream 0.5 can't encrypt by itself, so nothing is encrypted: write sse-kms-key-id",
@@ -125,8 +134,10 @@ UNDONE = {
     "secret-access-key": "credentials belong in the Secret that the annotation secret names: remove them here",
     "session-token": 'belongs in the Secret that the annotation secret names: remove it here, and write auth "session"',
     "skip-verify": "certificates are always checked: write ca",
+    "host": "belongs in the annotation bucket, as in sftp://USER@HOST:PORT/PATH",
+    "key-path": "the key belongs in the Secret that the annotation secret names: remove it here",
     "sse-customer-key": "would have to stand in the Pod, so nothing is encrypted with it: write sse-kms-key-id",
-    "type": "replicas can be in S3 only, or where its API is spoken: remove it",
+    "type": "is said by the annotation bucket, as in gs://BUCKET, abs://ACCOUNT/CONTAINER, sftp://USER@HOST:PORT/PATH",
     "url": "write bucket, endpoint and replica-path",
     "validation-interval": _NO_CHOICE,
 }

@@ -9,12 +9,9 @@ apart; where the name differs, time does. docs/one-writer.md tells the rules wit
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,49 +19,15 @@ from injector import GROUP
 from injector.cluster.client import ClusterError
 from injector.errors import quoted
 from injector.pod.claim import carried
+from injector.stores import Place, location
 from injector.values import Object
 
 # A creation can take effect until 34 s after it began (the API server's longest request), clocks may be 30 s apart,
 # and 11 s are to spare.
 EXPIRY = timedelta(seconds=75)
-AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:.+\.)?(?P<partition>amazonaws\.com(?:\.cn)?)")
-DEFAULT_PORTS = (None, 80, 443)
 PREFIX = "replica-"
 LONGEST_LABEL = 63
 ENDED = ("Succeeded", "Failed")
-
-
-class Place(NamedTuple):
-    """Where a database is replicated to, as its annotations say it; `endpoint` empty: Amazon's."""
-
-    endpoint: str
-    bucket: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.bucket}/{self.path}"
-
-
-def location(place: Place) -> str:
-    """A replica's place in one spelling: the host, and behind it bucket and path as one path.
-
-    The scheme and its default port are dropped, and an endpoint's path and a bucket in Amazon's host names are what
-    they are to S3: the first parts of the path.
-    """
-    if not place.endpoint:
-        return "/".join(("amazonaws.com", place.bucket, place.path))
-    url = urlsplit(place.endpoint)
-    host = (url.hostname or "").lower().removesuffix(".")
-    if ":" in host:
-        host = f"[{ipaddress.ip_address(host)}]"
-    path = [url.path.strip("/"), place.bucket, place.path]
-    if amazon := AMAZON.fullmatch(host):
-        inside_vpc = f".vpce.{amazon['partition']}" in host  # bucket.vpce-ID.s3.REGION.vpce…: bucket is that word
-        host = amazon["partition"]
-        path.insert(0, (not inside_vpc and amazon["bucket"]) or "")
-    elif url.port not in DEFAULT_PORTS:
-        host = f"{host}:{url.port}"
-    return "/".join((host, *filter(None, path)))
 
 
 def owner_label(namespace: str, workload: str) -> dict[str, str]:

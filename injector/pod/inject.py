@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple, cast
+
+import msgspec
 
 from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import Findings
@@ -25,7 +28,7 @@ from injector.pod import (
     user,
     volumes,
 )
-from injector.pod.plan import Plan
+from injector.pod.plan import Earlier, Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import Container, InjectedContainer, Pod, PodSpec
 from injector.pod.status import Status
@@ -35,6 +38,8 @@ Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"
 
 LONGEST_ANNOTATIONS = 256 * 1024  # bytes of all keys and values of an object, as Kubernetes' validation counts them
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
+LONGEST_KEY = 8 * 1024  # bytes of a plan whose containers are kept: most have 2,000
+MOST_LATEST = 128
 
 
 class Injection(NamedTuple):
@@ -56,6 +61,10 @@ class _Built(NamedTuple):
     first: list[InjectedContainer]
     sidecar: InjectedContainer
     volumes: list[Object]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_latest: dict[bytes, _Built] = {}  # by all of a plan that they are made of; nobody changes what is built
 
 
 def inject(pod: Object, identity: Identity, options: Options, defaults: Defaults = NONE) -> Injection:
@@ -120,7 +129,14 @@ def _plan(
 
 
 def _build(plan: Plan, findings: Findings) -> _Built:
-    """The containers and volumes that a plan adds."""
+    """The containers and volumes that a plan adds: of all that it holds, whoever the containers are for is left out.
+
+    What the latest plans added is kept, as all Pods of a workload are given the same.
+    """
+    plan = replace(plan, targets=(), earlier=Earlier())
+    key = _encoder.encode(plan)
+    if key in _latest:
+        return _latest[key]
     init = containers.init(plan)
     if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in init["env"]):
         findings.deny(
@@ -128,11 +144,16 @@ def _build(plan: Plan, findings: Findings) -> _Built:
             None,
             "names more databases than one Litestream config can hold: use fewer, or shorter paths",
         )
-    return _Built(
+    built = _Built(
         [init, *containers.restores(plan)],
         containers.replicate(plan),
         [volumes.config_volume(), *plan.storage.volumes, *plan.credentials.volumes],
     )
+    if len(key) <= LONGEST_KEY and not findings.violations:
+        if len(_latest) == MOST_LATEST:
+            _latest.clear()
+        _latest[key] = built
+    return built
 
 
 def _missing(spec: PodSpec, built: _Built) -> list[str]:

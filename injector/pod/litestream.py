@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from injector.annotations.settings import Settings
-from injector.pod.volumes import CONFIG_DIRECTORY
+from injector.annotations.settings import Settings, server
+from injector.pod.volumes import CONFIG_DIRECTORY, CREDENTIALS_DIRECTORY
+from injector.stores import STORES
 
 CONFIG = f"{CONFIG_DIRECTORY}/litestream.yml"
 RESTORE_FROM_CONFIG = f"{CONFIG_DIRECTORY}/restore-from.yml"
@@ -56,7 +57,7 @@ def config(settings: Settings, replicas: Mapping[str, str]) -> str:
         {
             "path": database,
             **monitor,
-            "replicas": [{**_bucket(settings), "path": path, "sync-interval": settings.sync_interval.text, **times}],
+            "replicas": [{**_replica(settings, path), "sync-interval": settings.sync_interval.text, **times}],
         }
         for database, path in replicas.items()
     ]
@@ -72,8 +73,27 @@ def _is_03(settings: Settings) -> bool:
     return settings.litestream_version < (0, 5)
 
 
-def _bucket(settings: Settings) -> dict[str, Any]:
-    bucket: dict[str, Any] = {"type": "s3", "bucket": settings.bucket, "region": settings.region}
+def _replica(settings: Settings, path: str) -> dict[str, Any]:
+    """The replica's place and how to get there, in Litestream's words."""
+    bucket = settings.bucket
+    if bucket.kind == "s3":
+        return {**_s3(settings), "path": path}
+    if bucket.kind == "sftp":
+        return {
+            "type": "sftp",
+            "host": bucket.host,
+            "user": bucket.account,
+            "host-key": settings.host_key,
+            "key-path": f"{CREDENTIALS_DIRECTORY}/{STORES['sftp'].file}",
+            "path": f"/{bucket.name}/{path}",
+        }
+    account = {"account-name": bucket.account} if bucket.kind == "abs" else {}
+    endpoint = {"endpoint": settings.endpoint} if settings.endpoint is not None else {}
+    return {"type": bucket.kind, **account, "bucket": bucket.name, **endpoint, "path": path}
+
+
+def _s3(settings: Settings) -> dict[str, Any]:
+    bucket: dict[str, Any] = {"type": "s3", "bucket": settings.bucket.name, "region": settings.region}
     if settings.endpoint is not None:
         bucket["endpoint"] = settings.endpoint
     if settings.addressing is not None or settings.endpoint is not None:
@@ -87,7 +107,7 @@ def _bucket(settings: Settings) -> dict[str, Any]:
 
 def bucket(settings: Settings) -> str:
     """The bucket and, as the last word, the URL of its server: for messages."""
-    return f"{settings.bucket} at {settings.endpoint or f'https://s3.{settings.region}.amazonaws.com'}"
+    return f"{settings.bucket} at {server(settings)}"
 
 
 def restore_arguments(settings: Settings, database: str) -> list[str]:

@@ -41,9 +41,11 @@ def _over_object(theirs: dict[str, Any], ours: Mapping[str, Any], name: str) -> 
     merged = theirs
     for key, wanted in ours.items():
         there = theirs.get(key)
-        value = over(there, wanted, name if name in QUANTITIES else key)
+        value = wanted if there is None else over(there, wanted, name if name in QUANTITIES else key)
         if value is not there or key not in theirs:
-            merged = {**theirs, key: value} if merged is theirs else {**merged, key: value}
+            if merged is theirs:
+                merged = dict(theirs)
+            merged[key] = value
     return merged
 
 

@@ -42,7 +42,7 @@ def write(plan: Plan) -> str:
     status = Status(
         __version__,
         settings.image.reference,
-        settings.bucket,
+        str(settings.bucket),
         settings.endpoint,
         dict(plan.replicas),
         plan.target_names,

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.annotations.table import similar
+from injector.options import Options
 from injector.pod import volumes
 from injector.pod.plan import Credentials
 from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
+from injector.stores import STORES
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
-# What AWS' own webhooks (IRSA, EKS Pod Identity) put into a container for the SDKs to find.
-IDENTITY_VARIABLES = (
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "AWS_STS_REGIONAL_ENDPOINTS",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
 # The binary (`litestream`, `/opt/litestream-v0.3.13`, `${LITESTREAM_BIN}`) and what it is told to do, in small letters.
 CALL = re.compile(r"""litestream[\w-]{0,40}+(?:\.\d{1,9}+){0,4}+\}?["'\s\\]{1,40}+([a-z]{1,20}+)""")
 # What other webhooks put beside an application, or what only watches it: its databases are none of theirs.
@@ -33,7 +24,6 @@ SIDECARS = re.compile(
     r"azwi-proxy|daprd|datadog-agent-injected|gke-gcsfuse-sidecar|jaeger-agent|otc-container|queue-proxy|vault-agent"
     r"|(.*[-_])?exporter"
 )
-TOKEN_FILES = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
 def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, findings: Findings) -> list[Container]:
@@ -129,7 +119,10 @@ def replicates(item: Container, *, stays: bool = True) -> bool:
 
 def sign_of_litestream(item: Container) -> str | None:
     """What makes it likely that a container's image runs Litestream, though its command does not say so."""
-    variable = next((entry["name"] for entry in item.get("env") or [] if entry["name"].startswith("LITESTREAM_")), None)
+    names = [entry["name"] for entry in item.get("env") or []]
+    # Nearly none has one, and looking through all of them together is quick.
+    found = "LITESTREAM_" in "\n".join(names)
+    variable = next((name for name in names if name.startswith("LITESTREAM_")), None) if found else None
     mounted = any(mount["mountPath"] == "/etc/litestream.yml" for mount in item.get("volumeMounts") or [])
     return f"{variable} in its env" if variable else "/etc/litestream.yml mounted" if mounted else None
 
@@ -144,33 +137,55 @@ def _said(item: Container) -> str:
 
 
 def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:
-    """How Litestream gets into the bucket: by the Secret, or as the application does (`auth: ambient`), and by a CA.
+    """How Litestream gets into the bucket: by the Secret or as the application does (`auth: ambient`), a CA, proxies.
 
     Args:
-        settings: with the way, the Secret's name, and where the CA is.
-        targets: whose AWS identity, as other webhooks have given it to them, Litestream shares.
+        settings: with the way, the Secret's name, where the CA is, and the operator's proxies.
+        targets: whose identity, as other webhooks have given it to them, Litestream shares.
     """
     found = _identity(settings, targets)
+    if settings.bucket.kind != "sftp":  # by SSH, not by HTTP
+        found = replace(found, environment=[*found.environment, *_proxies(settings.options)])
     if settings.ca is None:
         return found
     # With AWS_CA_BUNDLE each request of Litestream 0.5 fails, and SSL_CERT_FILE replaces the system's certificates.
     trusted: EnvVar = {"name": "SSL_CERT_DIR", "value": ":".join(volumes.CERTIFICATE_DIRECTORIES)}
     return Credentials(
-        [*found.environment, trusted], [*found.mounts, volumes.ca_mount()], [volumes.ca_volume(settings.ca)]
+        [*found.environment, trusted],
+        [*found.mounts, volumes.ca_mount()],
+        [*found.volumes, volumes.ca_volume(settings.ca)],
     )
 
 
+def _proxies(options: Options) -> list[EnvVar]:
+    """The operator's proxies, by the names that Go knows."""
+    named = {
+        "HTTPS_PROXY": options.litestream_https_proxy,
+        "HTTP_PROXY": options.litestream_http_proxy,
+        "NO_PROXY": options.litestream_no_proxy,
+    }
+    return [{"name": name, "value": text} for name, text in named.items() if text]
+
+
 def _identity(settings: Settings, targets: Sequence[Container]) -> Credentials:
+    store = STORES[settings.bucket.kind]
     if settings.auth != "ambient":
-        keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] + ["AWS_SESSION_TOKEN"] * (settings.auth == "session")
-        return Credentials(
-            [{"name": key, "valueFrom": {"secretKeyRef": {"name": settings.secret, "key": key}}} for key in keys]
-        )
+        environment: list[EnvVar] = [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": settings.secret, "key": key}}}
+            for name, key in store.variables.get(settings.auth, {}).items()
+        ]
+        if store.file is None:
+            return Credentials(environment)
+        if store.path is not None:
+            environment.append({"name": store.path, "value": f"{volumes.CREDENTIALS_DIRECTORY}/{store.file}"})
+        volume = volumes.credentials_volume(settings.secret, store.file)
+        return Credentials(environment, [volumes.credentials_mount()], [volume])
+    names = store.identity or ()
     for target in targets:
         # A name that stands twice has its last value, as in the container itself.
-        found = {entry["name"]: entry for entry in target.get("env") or [] if entry["name"] in IDENTITY_VARIABLES}
+        found = {entry["name"]: entry for entry in target.get("env") or [] if entry["name"] in names}
         if found:
-            files = [found[name].get("value") or "" for name in TOKEN_FILES if name in found]
+            files = [found[name].get("value") or "" for name in store.tokens if name in found]
             mounts = {mount["mountPath"]: mount for file in files if (mount := _mount_of(file, target))}
             read_only: list[VolumeMount] = [{**mount, "readOnly": True} for mount in mounts.values()]
             return Credentials([*found.values()], read_only)

@@ -23,6 +23,8 @@ CONFIG_DIRECTORY = "/etc/litestream"
 TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
 CA_VOLUME = "litestream-hook-ca"
 CA_DIRECTORY = "/etc/litestream-ca"
+CREDENTIALS_VOLUME = "litestream-hook-credentials"
+CREDENTIALS_DIRECTORY = "/etc/litestream-credentials"
 # Go reads the first of the system's bundles that is there, and then every certificate in these directories: the first
 # two stand here as they would be read without the variable, which replaces them.
 CERTIFICATE_DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs", CA_DIRECTORY)
@@ -114,6 +116,16 @@ def ca_volume(source: str) -> Object:
 def ca_mount() -> VolumeMount:
     """Its mount, in the injected containers that ask the bucket."""
     return {"name": CA_VOLUME, "mountPath": CA_DIRECTORY, "readOnly": True}
+
+
+def credentials_volume(secret: str, key: str) -> Object:
+    """The volume of a Secret's key that Litestream reads as a file."""
+    return {"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "items": [{"key": key, "path": key}]}}
+
+
+def credentials_mount() -> VolumeMount:
+    """Its mount, in the injected containers that ask the bucket."""
+    return {"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True}
 
 
 def dispensable(annotations: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

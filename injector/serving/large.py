@@ -15,6 +15,7 @@ from injector.admission import review
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
 SMALL_BYTES: Final = 16 * 1024
 SMALL_NODES: Final = 1_000  # objects and lists
@@ -24,6 +25,7 @@ MIDDLING_AT_ONCE: Final = 32
 READ_AT_ONCE: Final = 4
 UNSENT_BYTES: Final = 24 * 2**20  # of large answers
 WAIT_SECONDS: Final = 8.0  # for one's turn: the API server waits 10 for an answer
+SMALL: Final = contextlib.nullcontext()  # what takes no turns
 
 
 class Busy(Exception):
@@ -40,18 +42,15 @@ class Large:
         self._beginning = asyncio.Lock()
         self._sending: dict[asyncio.Timeout, int] = {}  # the oldest first
 
-    @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """While the rest of a body is read of which more than BYTES are coming, and until it is answered.
+    def reading(self, length: int) -> AbstractAsyncContextManager[None]:
+        """While a body of so many bytes is read and answered: of those above BYTES few are at a time.
 
         Raises:
-            Busy: if there was no room within WAIT_SECONDS.
+            Busy: on entering, if there was no room within WAIT_SECONDS.
         """
-        async with _held(self._reading):
-            yield
+        return _held(self._reading) if length > BYTES else SMALL
 
-    @contextlib.asynccontextmanager
-    async def answering(self, body: bytes) -> AsyncIterator[None]:
+    def answering(self, body: bytes) -> AbstractAsyncContextManager[None]:
         """While a request is decoded and answered.
 
         Small ones don't wait. Of those in between few are in memory, and one begins at each turn of the event loop, so
@@ -59,21 +58,26 @@ class Large:
         took.
 
         Raises:
-            Busy: if its turn did not come within WAIT_SECONDS.
+            Busy: on entering, if its turn did not come within WAIT_SECONDS.
         """
         count = review.nodes(body)
         if len(body) <= SMALL_BYTES and count <= SMALL_NODES:
+            return SMALL
+        return self._middling_one() if len(body) <= BYTES and count <= NODES else self._large_one()
+
+    @contextlib.asynccontextmanager
+    async def _middling_one(self) -> AsyncIterator[None]:
+        async with _held(self._middling):
+            async with self._beginning:
+                await asyncio.sleep(0)
             yield
-        elif len(body) <= BYTES and count <= NODES:
-            async with _held(self._middling):
-                async with self._beginning:
-                    await asyncio.sleep(0)
-                yield
-        else:
-            async with _held(self._answering):
-                start = time.process_time()
-                yield
-                await asyncio.sleep(time.process_time() - start)
+
+    @contextlib.asynccontextmanager
+    async def _large_one(self) -> AsyncIterator[None]:
+        async with _held(self._answering):
+            start = time.process_time()
+            yield
+            await asyncio.sleep(time.process_time() - start)
 
     @contextlib.asynccontextmanager
     async def sending(self, count: int) -> AsyncIterator[None]:

@@ -32,6 +32,7 @@ FRAMES: Final = 12
 COLORS: Final = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 _logger = logging.getLogger(ROOT)
+_encode = json.JSONEncoder(default=str).encode
 dropped = 0
 """Lines that nobody could take: the disk was full, or the reader of the pipe had stopped reading."""
 held_back = 0
@@ -61,12 +62,17 @@ def admission(record: Record, seconds: float, *, why: str = "") -> None:
     if record.outcome == "bad-request":
         # Anyone who reaches the port can cause these, as fast as the network allows.
         fields["why"] = why
-        _logger.warning("not an admission", extra={"fields": fields, "repeats": f"bad-request {record.reason}"})
+        level, message = logging.WARNING, "not an admission"
+        extra: dict[str, object] = {"repeats": f"bad-request {record.reason}"}
     else:
-        level = logging.ERROR if record.outcome == "error" else logging.INFO
+        level, message = logging.ERROR if record.outcome == "error" else logging.INFO, "admission"
         kind = f"admission {record.namespace[:NAME_CHARACTERS]} {record.outcome} {record.reason}"
-        extra = {"fields": fields, "repeats": kind, "most": ADMISSIONS, "others": f"admission {record.outcome}"}
-        _logger.log(level, "admission", extra=extra)
+        extra = {"repeats": kind, "most": ADMISSIONS, "others": f"admission {record.outcome}"}
+    if _logger.isEnabledFor(level):
+        # As Logger.log does, which first looks for the line of code that calls it.
+        line = logging.LogRecord(ROOT, level, "", 0, message, (), None)
+        line.__dict__ |= {"fields": fields, **extra}
+        _logger.handle(line)
 
 
 def event(level: int, message: str, *, repeats: str | None = None, **fields: str | float | None) -> None:
@@ -191,7 +197,7 @@ class Json(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["error"], line["trace"] = type(record.exc_info[1]).__name__, _trace(record.exc_info[1])
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class Text(logging.Formatter):

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import functions_framework.aio
 import uvicorn
 import uvloop
 
@@ -25,7 +24,8 @@ from injector.annotations.table import group
 from injector.cluster import client, guard
 from injector.cluster.namespaces import Namespaces
 from injector.errors import InvalidOptions
-from injector.serving import function, log, metrics
+from injector.serving import log, metrics
+from injector.serving.application import Application
 from injector.serving.defaulting import Defaulting
 from injector.serving.listener import Listener
 
@@ -93,12 +93,9 @@ async def _serve(chosen: Options) -> None:
     api = client.in_cluster(os.environ)
     certificates = tls.open_certificates(chosen, api)
     readiness = functools.partial(_readiness, stopping, certificates)
-    app = functions_framework.aio.create_asgi_app_from_module(  # type: ignore[no-untyped-call]
-        "mutate", function.__file__, "http", function, function.__spec__
-    )
     writers = _guard(chosen, api)
     defaulting = _defaulting(chosen, api)
-    app.state.options, app.state.guard, app.state.defaulting = chosen, writers, defaulting
+    app = Application(chosen, writers, defaulting)
     webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
     pages = [
         _listener(

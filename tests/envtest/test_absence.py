@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,6 +42,19 @@ def test_a_webhook_that_is_down_holds_up_annotated_pods_only(cluster: Cluster, e
 def test_a_wrong_ca_holds_up_annotated_pods_only(cluster: Cluster, webhook: Webhook, empty: str) -> None:
     with registered(cluster, empty, webhook.url, keys.authority("somebody else")):
         assert_only_annotated_pods_are_held_up(cluster, empty, "x509")
+
+
+def test_a_webhook_that_nobody_reaches_holds_up_annotated_pods_only(
+    cluster: Cluster, webhook: Webhook, empty: str
+) -> None:
+    """As behind a firewall: the connection is never taken up. One second instead of ten."""
+    manifest = configuration(cluster)
+    for one in manifest["webhooks"]:
+        one["timeoutSeconds"] = 1
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/mutate"
+        with registered(cluster, empty, url, webhook.ca, manifest):
+            assert_only_annotated_pods_are_held_up(cluster, empty, "context deadline exceeded")
 
 
 def test_a_variant_acts_on_its_own_keys_only(cluster: Cluster, empty: str, tmp_path: Path) -> None:

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from injector import GROUP
 from tests import velero
-from tests.envtest import pods
-from tests.envtest.cluster import Cluster, started
+from tests.envtest import controllers, pods
+from tests.envtest.cluster import Cluster
 from tests.envtest.installation import Installation, installed
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 
 T = TypeVar("T")
-CONTROLLERS = (
-    "replicaset-controller",
-    "deployment-controller",
-    "statefulset-controller",
-    "daemonset-controller",
-    "job-controller",
-)
 
 
 @pytest.fixture(scope="module")
-def installation(assets: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The webhook as it is installed, and the controllers of workloads."""
-    program = assets / "kube-controller-manager"
-    if not os.access(program, os.X_OK):
-        pytest.skip("the folder of KUBEBUILDER_ASSETS has no kube-controller-manager")
     folder = tmp_path_factory.mktemp("controllers")
-    command = [
-        str(program),
-        f"--kubeconfig={cluster.kubeconfig}",
-        f"--controllers={','.join(CONTROLLERS)}",
-        "--leader-elect=false",
-        "--bind-address=127.0.0.1",
-        "--secure-port=0",
-    ]
-    with installed(cluster, folder) as one, one.replica(), started(command, folder / "controllers.log"):
+    with installed(cluster, folder) as one, one.replica(), controllers.running(cluster, folder):
         yield one
 
 

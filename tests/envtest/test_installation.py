@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from injector import GROUP
 from tests.envtest import pods
@@ -15,6 +18,7 @@ from tests.envtest.webhook import ROOT, rendered
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
 
 
@@ -94,6 +98,35 @@ def test_the_guard_refuses_a_second_writer_until_the_first_is_gone(cluster: Clus
     second = cluster.create(pods.owned("shop"), namespace)
     assert pods.injected(second)
     assert second["metadata"]["name"] == first
+
+
+@pytest.mark.usefixtures("replicas")
+def test_the_preview_of_the_documentation_shows_what_would_be_stored_and_takes_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (line,) = set(re.findall(r"^ *kubectl (apply --dry-run.*)$", TROUBLESHOOTING, re.MULTILINE))
+    file, namespace = tmp_path / "app.yaml", cluster.namespace()
+
+    def previewed(manifest: pods.Object) -> Answer:
+        file.write_text(yaml.safe_dump(manifest))
+        words = [str(file) if word == file.name else word for word in line.split()]
+        return cluster.kubectl(*words, namespace=namespace)
+
+    leases = cluster.kubectl("get", "leases", "-o", "name", namespace=NAME).output
+    shown = previewed(pods.pod("app"))
+    assert shown.code == 0, shown.error
+    assert pods.injected(yaml.safe_load(shown.output))
+    old = pods.workload("StatefulSet", "old", pods.asking(image="docker.io/litestream/litestream:0.3.13"))
+    warned = previewed(old)
+    assert warned.code == 0, warned.error
+    assert "Warning: " in warned.error
+    assert yaml.safe_load(warned.output)["spec"]["template"]["metadata"] == old["spec"]["template"]["metadata"]
+    assert len(yaml.safe_load(warned.output)["spec"]["template"]["spec"]["containers"]) == 1
+    denied = previewed(pods.workload("Deployment", "shop", replicas=2))
+    assert denied.code == 1
+    assert "spec.replicas" in denied.error
+    assert cluster.kubectl("get", "all", "-o", "name", namespace=namespace).output == ""
+    assert cluster.kubectl("get", "leases", "-o", "name", namespace=NAME).output == leases
 
 
 @pytest.mark.usefixtures("replicas")

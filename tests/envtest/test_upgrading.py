@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import shlex
 from contextlib import ExitStack, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from injector import cli
+from injector import GROUP, cli
 from injector.options import DEFAULT_IMAGE
 from tests.envtest import pods
 from tests.envtest.installation import installed
@@ -19,26 +20,68 @@ from tests.envtest.test_rotation import under_load
 from tests.envtest.webhook import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.envtest.cluster import Cluster
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 
+REPLICATED = "kubectl get pods -A -l litestream-hook.kaidotio.github.io/replicates=true"
 PAGE = (ROOT / "docs" / "upgrading.md").read_text()
 
 
+RUN = (
+    "kubectl apply -k",
+    "kubectl apply -f",
+    "helm upgrade",
+    "kubectl -n litestream-hook rollout status",
+    "kubectl -n litestream-hook rollout undo",
+    "helm rollback",
+    f"{REPLICATED} -o",
+    "kubectl rollout restart",
+    REPLICATED,
+    "kubectl patch statefulset",
+    "kubectl get deployments",
+    "litestream-hook check",
+    "kubectl delete -k",
+    "kubectl delete -f",
+    "helm uninstall",
+    "kubectl delete namespace",
+    "kubectl delete --ignore-not-found -k",
+)
+"""What the tests of this page run: how each of its commands begins."""
+
+
+def commands() -> Iterator[str]:
+    """Every command of the page's blocks, and those in its text that name an object."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+    for text in [*blocks, *re.findall(r"`(kubectl [^`]*NAME)`", PAGE)]:
+        lexer = shlex.shlex(text, posix=True, punctuation_chars="\n|&")
+        lexer.whitespace, lexer.commenters, lexer.whitespace_split = " ", "", True
+        for separates, words in itertools.groupby(lexer, lambda word: set(word) <= set("\n|&")):
+            if not separates:
+                yield shlex.join(words)
+
+
 def command(start: str) -> list[str]:
-    """The one kubectl command of the page that begins so."""
-    (line,) = {line for line in re.findall(r"^ *kubectl (.+)$", PAGE, re.MULTILINE) if line.startswith(start)}
-    return shlex.split(line.partition("|")[0])
+    """The command of the page that is this one or, if none is, begins so: its words behind the program's name."""
+    assert start in RUN
+    page = set(commands())
+    (found,) = page & {start} or {line for line in page if line.startswith(start)}
+    _, *words = shlex.split(found)
+    return [str(ROOT / word) if word.startswith(("k8s/", "charts/")) else word for word in words]
+
+
+def test_every_command_of_the_page_is_run_by_a_test() -> None:
+    assert [line for line in commands() if not line.startswith(RUN)] == []
+    assert [start for start in RUN if not any(line.startswith(start) for line in commands())] == []
 
 
 def test_the_pods_that_lose_their_protection_are_listed_and_no_others(cluster: Cluster, namespace: str) -> None:
     cluster.create(pods.pod("replicated"), namespace)
     cluster.create(pods.pod("plain", {}), namespace)
-    (line,) = set(re.findall(r"^ *kubectl (get pods -A -l \S+)$", PAGE, re.MULTILINE))
-    listed = cluster.kubectl(*shlex.split(line)).output
+    listed = cluster.kubectl(*command(REPLICATED)).output
     rows = [each.split()[:2] for each in listed.splitlines()]
     assert [namespace, "replicated"] in rows
     assert [namespace, "plain"] not in rows
@@ -47,29 +90,39 @@ def test_the_pods_that_lose_their_protection_are_listed_and_no_others(cluster: C
 def test_the_litestream_of_each_pod_is_shown(cluster: Cluster, namespace: str) -> None:
     cluster.create(pods.pod("native"), namespace)
     cluster.create(pods.pod("ordinary", pods.asking(sidecar="container", image="example.com/l:0.5.9")), namespace)
-    listed = cluster.kubectl(*command("get pods -A -l litestream-hook.kaidotio.github.io/replicates=true -o")).output
+    listed = cluster.kubectl(*command(f"{REPLICATED} -o")).output
     rows = [each.split() for each in listed.splitlines()]
     assert [namespace, "native", DEFAULT_IMAGE, "<none>"] in rows
     assert [namespace, "ordinary", "<none>", "example.com/l:0.5.9"] in rows
 
 
-def test_check_counts_the_workloads_that_still_ask(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"replicas": 1, "strategy": {"type": "Recreate"}}
-    cluster.create(pods.workload("Deployment", "shop", **asked), namespace)
+def annotated(cluster: Cluster, namespace: str, folder: Path) -> int:
+    """How many workloads of one namespace still ask, by the page's own commands."""
+    found = cluster.kubectl(*(each for each in command("kubectl get deployments") if each != "-A"), namespace=namespace)
+    (folder / "workloads.json").write_text(found.output)
+    output = io.StringIO()
+    with redirect_stdout(output):
+        assert cli.main([*command("litestream-hook check"), str(folder / "workloads.json")]) == 0
+    totals: dict[str, int] = json.loads(output.getvalue())["totals"]
+    return totals["annotated"]
 
-    def annotated() -> int:
-        found = cluster.kubectl(*(each for each in command("get deployments") if each != "-A"), namespace=namespace)
-        (tmp_path / "workloads.json").write_text(found.output)
-        output = io.StringIO()
-        with redirect_stdout(output):
-            assert cli.main(["check", "-o", "json", str(tmp_path / "workloads.json")]) == 0
-        totals: dict[str, int] = json.loads(output.getvalue())["totals"]
-        return totals["annotated"]
 
-    assert annotated() == 1
-    cluster.kubectl("delete", "deployment", "shop", namespace=namespace)
-    cluster.create(pods.workload("Deployment", "shop", {}, **asked), namespace)
-    assert annotated() == 0
+def test_annotations_are_taken_out_as_the_page_says_and_none_is_left(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    shop = pods.workload("StatefulSet", "shop", pods.asking(endpoint="http://minio:9000"))
+    shop["spec"]["template"]["spec"]["schedulingGates"] = [{"name": f"{GROUP}/injected"}]
+    shop["spec"]["template"]["metadata"]["annotations"]["example.com/kept"] = "yes"
+    cluster.create(shop, namespace)
+    assert annotated(cluster, namespace, tmp_path) == 1
+    take_out = [word.replace("NAME", "shop") for word in command("kubectl patch statefulset")]
+    forgotten = cluster.kubectl(*(word.replace("/endpoint", "/bucket") for word in take_out), namespace=namespace)
+    assert forgotten.code == 1
+    assert f'{GROUP}/inject: is missing: write "true" to ask for injection' in forgotten.error
+    done = cluster.kubectl(*take_out, "-o", "json", namespace=namespace).json["spec"]["template"]
+    assert done["metadata"]["annotations"] == {"example.com/kept": "yes"}
+    assert "schedulingGates" not in done["spec"]
+    assert annotated(cluster, namespace, tmp_path) == 0
 
 
 def test_each_replica_is_replaced_by_a_new_one_and_no_admission_fails(cluster: Cluster, tmp_path: Path) -> None:

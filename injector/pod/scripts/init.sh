@@ -75,7 +75,10 @@ aside() {
 late() {
   sleep 5 > /dev/null 2>&1
   why=${LITESTREAM_BUCKET##* }
-  why=$(timeout 4 "$litestream" ltx "webdav${why#http}" 2>&1) || :
+  case $why in
+  http*) why=$(timeout 4 "$litestream" ltx "webdav${why#http}" 2>&1) || : ;;
+  *) why='' ;;
+  esac
   case $why in
   '') why='no answer' ;;
   *'cannot connect'*) why=${why##*\": } ;;
