@@ -70,7 +70,7 @@ lint: setup ## Check style, types, scripts, the Dockerfile, workflows and the di
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x init.sh check.sh sidecar.sh
+	cd injector/pod/scripts && ../../../$(BIN)/shellcheck -x *.sh
 	$(BIN)/shellcheck k8s/render tests/part tests/*/install .ci/run
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/zizmor --offline --quiet .github

@@ -32,6 +32,7 @@ EVERY_COMPONENT = {
     "monitoring": {"enabled": True},
     "defaults": {"enforce": ["bucket"]},
     "namespaceDefaults": True,
+    "verify": {"alerts": True},
 }
 PLAIN = """
 resources: [{root}/overlays/{overlay}]
@@ -87,6 +88,7 @@ def test_the_chart_makes_a_second_installation_with_everything(mode: str, tmp_pa
         ("autoscaling", {"autoscaling": {"enabled": True}}),
         ("client-certificate", {"clientCertificates": True}),
         ("monitoring", {"monitoring": {"enabled": True}}),
+        ("verify", {"verify": {"alerts": True}}),
     ],
 )
 def test_the_chart_makes_what_a_component_adds(component: str, values: Object, tmp_path: Path) -> None:
@@ -208,10 +210,14 @@ def test_a_package_holds_the_alerts_and_the_dashboard(tmp_path: Path) -> None:
     with helm.Chart.load(CHART) as chart:
         archive = chart.save(tmp_path)
     with tarfile.open(archive) as package:
-        for name in ("prometheusrule.yaml", "dashboard.json"):
+        for name, source in (
+            ("prometheusrule.yaml", "monitoring/prometheusrule.yaml"),
+            ("dashboard.json", "monitoring/dashboard.json"),
+            ("verify.yaml", "verify/prometheusrule.yaml"),
+        ):
             inside = package.extractfile(f"litestream-hook/files/{name}")
             assert inside is not None
-            assert inside.read() == (ROOT / "k8s/components/monitoring" / name).read_bytes()
+            assert inside.read() == (ROOT / "k8s/components" / source).read_bytes()
 
 
 def test_the_pod_of_helm_test_is_none_of_the_webhooks_own() -> None:

@@ -78,9 +78,27 @@ def test_help_loads_nothing_that_a_command_needs() -> None:
 
 def test_help_names_every_command_and_each_has_its_own() -> None:
     text = piped("--help").stdout
-    for command in ("inject", "check", "annotations", "review", "apply", "completion", "serve"):
+    for command in ("inject", "check", "annotations", "status", "review", "apply", "completion", "serve"):
         assert re.search(rf"^    {command}\s", text, re.MULTILINE)
         assert piped(command, "--help").returncode == 0
+
+
+def test_kubectl_finds_it_as_its_plugin(tmp_path: Path) -> None:
+    """Flags behind the name are the plugin's, as kubectl has it."""
+    plugin = tmp_path / "kubectl-litestream"
+    plugin.write_text(f"#!{sys.executable}\nimport sys\nfrom injector.cli import main\nsys.exit(main())\n")
+    plugin.chmod(0o755)
+    kubectl = ROOT / ".venv" / "bin" / "kubectl"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+
+    def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(kubectl), "litestream", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert called("status", "--help").stdout.startswith("usage: kubectl litestream status [-h]")
+    done = called("status", "--kubeconfig", f"{tmp_path}/absent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "/absent: no such file or directory" in done.stderr
 
 
 def test_ctrl_c_ends_a_command_quietly() -> None:

@@ -33,7 +33,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 FISH = "{setup}; complete -C {line!r}"
 LINES = [
-    ("litestream-hook ", {"inject", "check", "annotations", "review", "apply", "completion", "serve"}),
+    ("litestream-hook ", {"inject", "check", "annotations", "status", "review", "apply", "completion", "serve"}),
     ("litestream-hook check --fa", {"--fail-on"}),
     ("litestream-hook check --fail-on ", {"error", "warning"}),
     ("litestream-hook completion ", {"bash", "zsh", "fish"}),

@@ -53,6 +53,7 @@ components:
   - {root}/components/defaults
   - {root}/components/monitoring
   - {root}/components/namespace-defaults
+  - {root}/components/verify
   - {root}/components/variant
 """
 BLUE = """
@@ -739,7 +740,8 @@ def test_alerts_ask_for_metrics_that_the_webhook_has(folder: Path) -> None:
     offered = {sample.name for family in metrics.registry.collect() for sample in family.samples} | {
         f"{family.name}{suffix}" for family in metrics.registry.collect() for suffix in ("_total", "_bucket")
     }
-    groups = {group["name"]: group["rules"] for group in the(objects, "PrometheusRule")["spec"]["groups"]}
+    rules = named(objects, "PrometheusRule", "litestream-hook")
+    groups = {group["name"]: group["rules"] for group in rules["spec"]["groups"]}
     for rule in groups["litestream-hook"]:
         asked = set(re.findall(r"litestream_hook_\w+", rule["expr"] + rule["annotations"]["description"]))
         assert asked

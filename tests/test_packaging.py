@@ -72,6 +72,7 @@ def test_the_installed_command_does_in_any_folder_what_the_checkout_does(wheel: 
     assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
     assert installed("--version").stdout.decode() == f"litestream-hook {__version__}\n"
     assert installed("--help").stdout.startswith(b"usage: litestream-hook ")
+    assert (target / "bin/kubectl-litestream").exists()
 
 
 def test_the_image_and_the_manifests_have_the_version_of_the_package() -> None:

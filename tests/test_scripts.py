@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 SHELLS = {"busybox": ["busybox", "sh"], "dash": ["dash"], "bash": ["bash", "--posix"]}
+NAMES = ("init", "check", "sidecar", "restore")
 BINARY = str(Path(sysconfig.get_path("scripts"), "litestream"))
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -162,7 +163,7 @@ def test_nothing_is_uploaded_where_litestream_goes_on(running: Litestream) -> No
 
 
 def test_a_script_keeps_all_but_comments_blank_lines_and_indents() -> None:
-    for name in ("init", "check", "sidecar"):
+    for name in NAMES:
         lines = scripts.read(name).splitlines()
         assert all(line == line.strip() != "" and not line.startswith("#") for line in lines)
         assert not any(line.startswith(". ./") for line in lines)
@@ -170,11 +171,11 @@ def test_a_script_keeps_all_but_comments_blank_lines_and_indents() -> None:
 
 def test_kubernetes_expands_nothing_in_a_script() -> None:
     """It takes `$(NAME)` for a variable of the container's, and `$$` for a dollar sign (core/v1 EnvVar)."""
-    for name in ("init", "check", "sidecar"):
+    for name in NAMES:
         assert not re.search(r"\$\$|\$\([-._a-zA-Z][-._a-zA-Z0-9]*\)", scripts.read(name))
 
 
-@pytest.mark.parametrize("name", ["init", "check", "sidecar"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_takes_each_script(name: str, shell: str) -> None:
     if shutil.which(SHELLS[shell][0]) is None:

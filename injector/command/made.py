@@ -14,11 +14,12 @@ SAFE = "bcdfghjklmnpqrstvwxz2456789"  # what Kubernetes makes random names of
 UID = "00000000-0000-0000-0000-000000000000"
 
 
-def pod_of(found: Mapping[str, Any]) -> dict[str, Any]:
+def pod_of(found: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
     """The first Pod of a workload: the same one each time, so that a webhook's answer to it fits.
 
     Args:
         found: an object of one of workload.TEMPLATES.
+        number: of a StatefulSet's Pods, which one.
     """
     key = key_of(found)
     template = workload.template(key, found)
@@ -33,7 +34,7 @@ def pod_of(found: Mapping[str, Any]) -> dict[str, Any]:
     elif kind == "CronJob":
         kind, name = "Job", f"{name}-28000000"  # the minutes from 1970 to the run
     if kind == "StatefulSet":
-        metadata["name"] = _stateful(found, name, spec)
+        metadata["name"] = _stateful(found, name, spec, number)
     else:
         metadata["generateName"] = f"{name}-"
     if kind == "DaemonSet":
@@ -44,10 +45,10 @@ def pod_of(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _stateful(found: Mapping[str, Any], name: str, spec: dict[str, Any]) -> str:
-    """The name of a StatefulSet's first Pod, whose claims are put among the volumes."""
+def _stateful(found: Mapping[str, Any], name: str, spec: dict[str, Any], number: int) -> str:
+    """The name of one of a StatefulSet's Pods, whose claims are put among the volumes."""
     outer = _dict(found.get("spec"))
-    pod = f"{name}-{_dict(outer.get('ordinals')).get('start') or 0}"
+    pod = f"{name}-{(_dict(outer.get('ordinals')).get('start') or 0) + number}"
     names = [_dict(_dict(claim).get("metadata")).get("name") for claim in outer.get("volumeClaimTemplates") or []]
     claims = [{"name": each, "persistentVolumeClaim": {"claimName": f"{each}-{pod}"}} for each in names]
     if claims:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 PATIENCE = 2.0  # seconds that need no word
 PAUSE = 0.1  # seconds between two words
@@ -40,11 +41,26 @@ class Progress:
             noun: what they are, more than one of them.
         """
         for done, item in enumerate(items):
-            if self._shows and time.monotonic() >= self._next:
-                self._next = time.monotonic() + PAUSE
-                self._shown = True
-                self._say(f"{_CLEAR}{done} of {len(items)} {noun}")
+            self._tell(done, len(items), noun)
             yield item
+
+    def until_done(self, futures: Collection[Future[Any]], noun: str) -> None:
+        """Wait for work that other threads do.
+
+        Args:
+            futures: all of it.
+            noun: what is done, more than one of them.
+        """
+        left: Collection[Future[Any]] = futures
+        while left:
+            self._tell(len(futures) - len(left), len(futures), noun)
+            left = wait(left, timeout=PAUSE, return_when=FIRST_COMPLETED).not_done
+
+    def _tell(self, done: int, all_of_them: int, noun: str) -> None:
+        if self._shows and time.monotonic() >= self._next:
+            self._next = time.monotonic() + PAUSE
+            self._shown = True
+            self._say(f"{_CLEAR}{done} of {all_of_them} {noun}")
 
     @staticmethod
     def _say(text: str) -> None:

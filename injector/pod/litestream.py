@@ -20,9 +20,11 @@ MONITOR_SECONDS = 1  # between Litestream's looks at a database (monitor-interva
 SEEN_SECONDS = 2  # until Litestream has surely seen a new database, where no shell looks
 FINAL_SYNC_SECONDS = 30  # Litestream's own shutdown-sync-timeout, for each database
 
-# First releases with `info` and `list` by the socket and `ltx -level`, and with `restore -integrity-check`.
+# First releases with `info` and `list` by the socket and `ltx -level`, with `restore -integrity-check`, and with
+# `restore -json`.
 HAS_INFO = (0, 5, 8)
 HAS_INTEGRITY_CHECK = (0, 5, 10)
+HAS_JSON = (0, 5, 12)
 
 
 def config(settings: Settings, replicas: Mapping[str, str]) -> str:

@@ -21,8 +21,8 @@ CACHE = Path(__file__).parents[2] / ".cache"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COREUTILS = (
     *("base64", "cat", "chmod", "chown", "cut", "date", "dd", "env", "expr", "head", "id", "ln", "ls", "mkdir"),
-    *("mktemp", "mv", "od", "readlink", "rm", "rmdir", "sleep", "sort", "stat", "tail", "test", "timeout", "touch"),
-    *("tr", "uname", "wc"),
+    *("mktemp", "mv", "od", "readlink", "rm", "rmdir", "sha256sum", "sleep", "sort", "stat", "tail", "test"),
+    *("timeout", "touch", "tr", "uname", "wc"),
 )
 BEYOND_COREUTILS = ("awk", "grep", "gzip", "sed", "sqlite3")  # what Litestream's Debian image has besides
 WRITER, PROXY = "/app/writer.py", "/app/proxy.py"

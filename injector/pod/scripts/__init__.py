@@ -15,4 +15,4 @@ def read(name: str) -> str:
     return "".join(f"{line}\n" for line in lines if line and not line.startswith("#"))
 
 
-INIT, CHECK, SIDECAR = map(read, ("init", "check", "sidecar"))
+INIT, CHECK, SIDECAR, RESTORE = map(read, ("init", "check", "sidecar", "restore"))

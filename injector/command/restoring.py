@@ -1,0 +1,270 @@
+"""A Job that restores, from its creation to its end: what it tells, why it does not, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from injector.command.kubectl import Kubectl, KubectlError
+from injector.command.subject import Subject
+from injector.errors import cut, escaped
+from injector.pod import job
+from injector.pod.job import CONTAINER, Asked
+from injector.values import Object
+
+RESOURCE = "jobs.batch"
+POLL_SECONDS = 1.0
+UNMADE_SECONDS = 15  # without a Pod: something refuses it
+STUCK_SECONDS = 45  # that a Pod waits for its image or a Secret: a pull may be tried again
+LATE_SECONDS = 60  # after which a Job that should have ended by itself has not
+LONGEST_NAME = 63
+LONGEST_CRON_JOB = 52
+STUCK = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
+         "RunContainerError")  # fmt: skip
+
+
+class Unrestored(Exception):
+    """The Job could not do its work: why, in one sentence. About a database, that is in its `Told`."""
+
+
+@dataclass
+class Told:
+    """What a Job said of one database; `failed` is the script's word for what is wrong with it, `why` a sentence."""
+
+    path: str
+    txid: str = ""
+    changed: str = ""
+    bytes: int = 0
+    seconds: int = 0
+    tries: int = 0
+    sha256: str = ""
+    tables: dict[str, int] = field(default_factory=dict)
+    failed: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A Job that was made, and whose Pod has come so far: what it has told."""
+
+    namespace: str
+    pod: str
+    told: list[Told]
+
+
+def job_name(what: str, subject: Subject, longest: int = LONGEST_NAME - 7) -> str:
+    """A name for a Job, by whose databases it restores: the same each time, cut where it is too long."""
+    _, _, plain = subject.name.rpartition(" ")
+    words = f"litestream-{what}-{plain.partition('/')[2] or plain}".replace(".", "-")
+    return words[:longest].rstrip("-")
+
+
+@contextlib.contextmanager
+def running(
+    kubectl: Kubectl, subject: Subject, asked: Asked, done: Callable[[Sequence[Told]], bool] | None = None
+) -> Iterator[Running]:
+    """Make a Job and wait for what it tells; at the end of the block, however that comes, it is deleted.
+
+    Args:
+        kubectl: how the cluster is asked.
+        subject: whose databases are restored.
+        asked: what is to be done.
+        done: whether all has been told that is waited for; None: at the Pod's end.
+
+    Raises:
+        Unrestored: the Job's Pod can't be made, does not start, or ends without a word.
+        KubectlError: the cluster can't be asked.
+    """
+    what = "verify" if asked.mode == "verify" else "restore"
+    name = f"{job_name(what, subject)}-{secrets.token_hex(3)}"
+    manifest = job.job(subject.source, asked, name, subject.namespace)
+    refused = False
+    try:
+        try:
+            kubectl.create(manifest, RESOURCE, namespace=subject.namespace)
+        except KubectlError as error:
+            refused = error.reason not in ("", "Timeout")
+            raise
+        yield _waited(kubectl, subject, asked, name, done)
+    finally:
+        if not refused:
+            _delete(kubectl, name, subject.namespace)
+
+
+def _delete(kubectl: Kubectl, name: str, namespace: str) -> None:
+    try:
+        kubectl.delete(RESOURCE, name, namespace=namespace)
+    except KubectlError as error:
+        print(
+            f"Job {name} may be left, and goes by itself {job.KEPT_SECONDS} s after its end: {error}", file=sys.stderr
+        )
+
+
+def _waited(
+    kubectl: Kubectl, subject: Subject, asked: Asked, name: str, done: Callable[[Sequence[Told]], bool] | None
+) -> Running:
+    began, waiting_since, seen, place = time.monotonic(), 0.0, False, subject.namespace
+    while True:
+        pod = _pod_of(kubectl, name, place)
+        passed = time.monotonic() - began
+        if pod is None:
+            if seen or passed > UNMADE_SECONDS:
+                what = "the Pod is gone of" if seen else "no Pod is made for"
+                raise Unrestored(f"{what} Job {name}: {_why_unmade(kubectl, name, place)}")
+        else:
+            seen = True
+            phase = (pod.get("status") or {}).get("phase", "Pending")
+            if phase in ("Succeeded", "Failed") or (phase == "Running" and done is not None):
+                told, rest = read(kubectl.logs(pod["metadata"]["name"], CONTAINER, namespace=place), asked.databases)
+                if phase == "Running" and done is not None and done(told):
+                    return Running(place, pod["metadata"]["name"], told)
+                if phase != "Running":
+                    return Running(place, pod["metadata"]["name"], _complete(told, asked, pod, rest))
+            waits = _waits(pod) if phase == "Pending" else ""
+            waiting_since = (waiting_since or passed) if waits.startswith(STUCK) else 0.0
+            if waiting_since and passed - waiting_since > STUCK_SECONDS:
+                raise Unrestored(f"the Pod of Job {name} can't start: {waits}")
+        if passed > asked.seconds + LATE_SECONDS:
+            state = "has no Pod" if pod is None else _waits(pod) or "has not ended"
+            raise Unrestored(f"Job {name} took more than {asked.seconds} s: {state}")
+        time.sleep(POLL_SECONDS)
+
+
+def _pod_of(kubectl: Kubectl, name: str, place: str) -> Object | None:
+    found = kubectl.find("pods", namespace=place, labels=f"batch.kubernetes.io/job-name={name}")
+    return found[0] if found else None
+
+
+def _waits(pod: Object) -> str:
+    """Why a Pod does not start yet, by what the scheduler and the kubelet say."""
+    status = pod.get("status") or {}
+    for one in status.get("containerStatuses") or []:
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason"):
+            return f"{waiting['reason']}: {_line(waiting.get('message', ''))}".rstrip(": ")
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason')}: {_line(condition.get('message', ''))}".rstrip(": ")
+    return ""
+
+
+def _why_unmade(kubectl: Kubectl, name: str, place: str) -> str:
+    """What the Job's controller says of a Pod that it can't make or has ended, if one may read that."""
+    with contextlib.suppress(KubectlError):
+        conditions = (kubectl.get(RESOURCE, name, namespace=place).get("status") or {}).get("conditions") or []
+        failed = [_line(one.get("message", "")) for one in conditions if one.get("type") in ("Failed", "FailureTarget")]
+        if failed:
+            return failed[0]
+    with contextlib.suppress(KubectlError):
+        events = kubectl.find("events", namespace=place, fields=f"involvedObject.kind=Job,involvedObject.name={name}")
+        said = [str(event.get("message", "")) for event in events if event.get("type") == "Warning"]
+        if said:
+            return _line(said[-1])
+    return f"`kubectl describe job {name}` says why"
+
+
+def read(log: str, databases: Sequence[str]) -> tuple[list[Told], str]:
+    """What a Job's log tells of each database, in their order, and the last words that belong to none.
+
+    Args:
+        log: as kubectl has it: standard output and standard error together.
+        databases: the Job's.
+    """
+    told: dict[int, Told] = {}
+    words: list[str] = []
+    for line in log.splitlines():
+        found = _line_of_ours(line, len(databases))
+        if found is None:
+            words.append(line)
+            continue
+        number = found.pop("database")
+        one = told.setdefault(number, Told(databases[number]))
+        if "table" in found:
+            one.tables[found["table"]] = found["rows"]
+        elif "failed" in found:
+            one.failed, one.why = found["failed"], sentence(words)
+        else:
+            for key, value in found.items():
+                setattr(one, key, value)
+        words = []
+    return [told[number] for number in sorted(told)], sentence(words)
+
+
+def _line_of_ours(line: str, count: int) -> dict[str, Any] | None:
+    """One of the script's lines; None where it is another, whatever that looks like."""
+    if not line.startswith('{"database":'):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    texts, numbers = ("txid", "changed", "sha256", "failed", "table"), ("database", "bytes", "seconds", "tries", "rows")
+    known = all(
+        (key in texts and isinstance(value, str)) or (key in numbers and type(value) is int)
+        for key, value in found.items()
+    )
+    whole = set(found) >= {"table", "rows"} or "failed" in found or "txid" in found
+    return found if known and whole and 0 <= found["database"] < count else None
+
+
+def sentence(words: Sequence[str]) -> str:
+    """The last thing that Litestream (or a shell) said, without its time, level and name."""
+    said = next((word.strip() for word in reversed(words) if word.strip()), "")
+    logged = re.search(r'\berror="((?:[^"\\]|\\.)*)"', said) or re.search(r'\bmsg="((?:[^"\\]|\\.)*)"', said)
+    return _line(logged[1].replace('\\"', '"') if logged else said.removeprefix("Error: "))
+
+
+def _complete(told: list[Told], asked: Asked, pod: Object, rest: str) -> list[Told]:
+    """What was told, if that is all; else why the Pod ended before."""
+    if len([one for one in told if one.failed or one.txid]) == len(asked.databases):
+        return told
+    status = pod.get("status") or {}
+    ended = [(one.get("state") or {}).get("terminated") or {} for one in status.get("containerStatuses") or [] if one]
+    killed = ended[0].get("reason", "") if ended else ""
+    if killed == "OOMKilled":
+        raise Unrestored("the restore needs more memory than it may have (OOMKilled): write a higher memory-limit")
+    if status.get("reason") or status.get("message"):
+        raise Unrestored(f"the Pod of the Job was ended ({status.get('reason')}): {_line(status.get('message', ''))}")
+    raise Unrestored(f"the Pod of the Job ended without an answer: {rest or killed or 'its log is empty'}")
+
+
+def problem(told: Told, subject: Subject, asked: Asked) -> str:
+    """What is wrong with the replica of a database, in one sentence.
+
+    Args:
+        told: of the database, which `failed`.
+        subject: whose it is.
+        asked: what was to be done.
+    """
+    return escaped(_problem(told, subject, asked))
+
+
+def _problem(told: Told, subject: Subject, asked: Asked) -> str:
+    where = f"{subject.source.databases[told.path]} in bucket {subject.source.bucket}"
+    if told.failed == "unreachable":
+        return f"bucket {subject.source.bucket} has not answered in {job.PATIENCE_SECONDS} s"
+    if told.failed == "unreadable":
+        return f"bucket {subject.source.bucket} can't be read: {told.why}"
+    if told.failed == "empty":
+        hint = "" if subject.living else (
+            ": no Pod lives that says where its replica is, so give this command the operator's options, such as "
+            "--replica-prefix, if the path is another"
+        )  # fmt: skip
+        return f"there is no backup at {where}{hint}"
+    if told.failed == "exists":
+        return f"{told.path} is on PersistentVolumeClaim {asked.claim} already"
+    if told.failed == "unwritable":
+        return f"{told.path} can't be written on PersistentVolumeClaim {asked.claim}: {told.why}"
+    moment = f" to its state at {asked.timestamp}" if asked.timestamp else ""
+    return f"the replica at {where} can't be restored{moment}: {told.why}"
+
+
+def _line(text: str) -> str:
+    return escaped(cut(" ".join(text.split()), 300))

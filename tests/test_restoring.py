@@ -1,0 +1,206 @@
+"""A Job that restores, seen from outside: what is read of its log, and why it has no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from injector.command import restoring
+from injector.command.kubectl import KubectlError
+from injector.command.restoring import Told, Unrestored, read, running, sentence
+from injector.command.subject import Subject
+from injector.pod import job
+from injector.pod.job import Asked
+from tests import reviews
+from tests.jobs import Cluster
+
+PATHS = ["/data/a.db", "/data/b.db"]
+ASKED = Asked("verify", PATHS)
+GOOD = '{"database":0,"txid":"2a","changed":"2026-01-01T00:00:00Z","bytes":4096,"seconds":1,"tries":1,"sha256":""}'
+
+
+def subject(name: str = "pod/web", living: bool = True) -> Subject:
+    pod = reviews.injected(reviews.pod(path=",".join(PATHS)))
+    return Subject(name, "default", job.source(pod, reviews.DEFAULTS), living, True, pod)
+
+
+class Slow(Cluster):
+    """A mock whose Job has a Pod with this status (None: none), and this log."""
+
+    def __init__(
+        self, status: dict[str, Any] | None, log: str = "", events: list[dict[str, Any]] | None = None
+    ) -> None:
+        super().__init__()
+        self.status, self.log, self.events = status, log, events
+
+    def find(self, resource: str, **_: Any) -> list[dict[str, Any]]:
+        if resource == "events":
+            if self.events is None:
+                raise KubectlError("you may not")
+            return self.events
+        return [] if self.status is None else [{"metadata": {"name": "p"}, "status": self.status}]
+
+    def create(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+    def logs(self, *_: Any, **__: Any) -> str:
+        return self.log
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLL_SECONDS", "UNMADE_SECONDS", "STUCK_SECONDS", "LATE_SECONDS"):
+        monkeypatch.setattr(restoring, name, 0.01)
+
+
+def test_a_log_is_read_line_by_line_and_words_belong_to_what_fails_after_them() -> None:
+    log = "\n".join(
+        [
+            "words of Litestream",
+            '{"database":0,"table":"t","rows":3}',
+            '{"database":0,"table":"a \\"b\\"\\n","rows":0}',
+            GOOD,
+            'time=x level=ERROR msg="failed to run" error="no \\"such\\" bucket"',
+            '{"database":1,"failed":"unreadable"}',
+            "last words",
+        ]
+    )
+    first, second = read(log, PATHS)[0]
+    assert first == Told("/data/a.db", "2a", "2026-01-01T00:00:00Z", 4096, 1, 1, tables={"t": 3, 'a "b"\n': 0})
+    assert (second.path, second.failed, second.why) == ("/data/b.db", "unreadable", 'no "such" bucket')
+    assert read(log, PATHS)[1] == "last words"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"database":2,"failed":"empty"}',
+        '{"database":-1,"failed":"empty"}',
+        '{"database":true,"failed":"empty"}',
+        '{"database":0,"path":"/etc"}',
+        '{"database":0,"txid":1}',
+        '{"database":0}',
+        '{"database":0,"failed":"emp',
+        "[]",
+        "",
+    ],
+)
+def test_a_line_that_only_looks_like_one_is_none(line: str) -> None:
+    assert read(line, PATHS)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["Error: no such bucket", ""], "no such bucket"),
+        (['level=INFO msg="a b"'], "a b"),
+        (["\x1b[31mred"], "\\x1b[31mred"),
+        (["x" * 1000], "x" * 299 + "…"),
+        ([], ""),
+    ],
+)
+def test_what_was_said_last_becomes_part_of_a_sentence(words: list[str], said: str) -> None:
+    assert sentence(words) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "said"),
+    [
+        (
+            {
+                "phase": "Failed",
+                "reason": "Evicted",
+                "message": 'Usage of EmptyDir volume "restored" exceeds the limit',
+            },
+            "",
+            'the Pod of the Job was ended (Evicted): Usage of EmptyDir volume "restored" exceeds the limit',
+        ),
+        (
+            {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled"}}}]},
+            GOOD,
+            "the restore needs more memory than it may have (OOMKilled): write a higher memory-limit",
+        ),
+        (
+            {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"reason": "Error"}}}]},
+            "sh: cat: not found",
+            "the Pod of the Job ended without an answer: sh: cat: not found",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [
+                    {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s" not found'}}}
+                ],
+            },
+            "",
+            r'the Pod of Job litestream-verify-web-\w+ can\'t start: CreateContainerConfigError: secret "s" not found',
+        ),
+    ],
+)
+@pytest.mark.usefixtures("hasty")
+def test_a_pod_without_an_answer_is_one_sentence_and_is_deleted(status: dict[str, Any], log: str, said: str) -> None:
+    cluster = Slow(status, log)
+    with (
+        pytest.raises(Unrestored, match=said.replace("(", r"\(").replace(")", r"\)")),
+        running(cluster, subject(), ASKED),
+    ):
+        pass
+    assert len(cluster.deleted) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_job_whose_pod_is_refused_says_by_whom() -> None:
+    events = [{"type": "Normal", "message": "x"}, {"type": "Warning", "message": "violates PodSecurity"}]
+    with pytest.raises(Unrestored, match=r"no Pod is made for Job .*: violates PodSecurity"):
+        running(Slow(None, events=events), subject(), ASKED).__enter__()
+    with pytest.raises(Unrestored, match=r"no Pod is made for Job .*: `kubectl describe job .*` says why"):
+        running(Slow(None), subject(), ASKED).__enter__()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_pod_that_no_node_takes_is_waited_for_as_long_as_was_asked() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    cluster = Slow({"phase": "Pending", "conditions": [condition]})
+    with pytest.raises(Unrestored, match="took more than 0 s: Unschedulable: 0/3 nodes"):
+        running(cluster, subject(), ASKED._replace(seconds=0)).__enter__()
+    assert len(cluster.deleted) == 1
+
+
+def test_ctrl_c_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", press)
+    cluster = Slow({"phase": "Running"})
+    with pytest.raises(KeyboardInterrupt):
+        running(cluster, subject(), ASKED).__enter__()
+    assert len(cluster.deleted) == 1
+
+
+def test_a_job_that_can_not_be_deleted_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    class Forbidden(Slow):
+        """A mock that deletes nothing."""
+
+        def delete(self, *_: Any, **__: Any) -> None:
+            raise KubectlError("you may not delete jobs.batch")
+
+    second = GOOD.replace('"database":0', '"database":1')
+    with running(Forbidden({"phase": "Succeeded"}, f"{GOOD}\n{second}"), subject(), ASKED) as run:
+        assert [one.txid for one in run.told] == ["2a", "2a"]
+    assert (
+        "may be left, and goes by itself 600 s after its end: you may not delete jobs.batch" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "longest", "made"),
+    [
+        ("pod/web-0", 52, "litestream-verify-web-0"),
+        ("statefulset/web, Pod web-1", 52, "litestream-verify-web-1"),
+        ("pod/" + "x" * 33 + ".y", 52, "litestream-verify-" + "x" * 33),
+        ("pod/a.b", 52, "litestream-verify-a-b"),
+    ],
+)
+def test_a_jobs_name_is_that_of_whom_it_restores(name: str, longest: int, made: str) -> None:
+    assert restoring.job_name("verify", subject(name), longest) == made
