@@ -82,6 +82,14 @@ def test_the_state_of_a_database(found: Database, state: str, sentence: str) -> 
     assert (row.namespace, row.name, row.database, row.replica) == ("shop", "web", "/a.db", "s3://litestream/shop/a.db")
 
 
+@pytest.mark.parametrize("bucket", ["gs://backups", "abs://account/backups", "sftp://me@nas.example.com/srv/backups"])
+def test_another_store_than_s3_is_named_as_in_its_annotation(bucket: str) -> None:
+    of_store = pod()._replace(marks=Marks({"/a.db": "shop/a.db"}, bucket))
+    (row,), (problem,) = health.judged(of_store, Report("0.5.17", [], [database(9, None, bucket=SILENT)]), MEASURE)
+    assert row.replica == f"{bucket}/shop/a.db"
+    assert problem.message.startswith(f"bucket {bucket} does not answer; ")
+
+
 @pytest.mark.parametrize("found", [database(9, None, age=None), database(None, None, age=None)])
 def test_a_pod_that_has_just_begun_is_given_time(found: Database) -> None:
     young = pod(since=NOW - timedelta(seconds=20))

@@ -19,7 +19,8 @@ from injector.options import Options
 from injector.pod import litestream, scripts, status
 from injector.pod.claim import LEASES, LISTS, MARK
 from injector.pod.containers import INIT, REPLICATE, SCRIPT
-from injector.pod.volumes import CONFIG_VOLUME, FLEETING_SOURCES
+from injector.pod.sources import FLEETING_SOURCES
+from injector.pod.volumes import CONFIG_VOLUME
 from injector.values import Object
 
 CONTAINER = "restore"

@@ -1,8 +1,11 @@
-"""The functions-framework function: `functions-framework --target mutate` serves by it what the container serves."""
+"""The functions-framework function: `functions-framework --target mutate` serves it, and so does the container."""
 
 import os
+from collections.abc import Awaitable
+from typing import cast
 
 import functions_framework.aio
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,8 +31,8 @@ class _Sent(Response):
 async def mutate(request: Request) -> Response:
     """The answer to one HTTP request.
 
-    Options are the environment's, DEFAULTS_FILE is read once, nobody asks the Kubernetes API, and the log is set up by
-    the first request.
+    `Served` gives it the application that answers. Under plain functions-framework the first request makes one: with
+    the options of the environment, DEFAULTS_FILE as it is then, and a log; nobody asks the Kubernetes API.
     """
     state = request.app.state
     if not hasattr(state, "application"):
@@ -38,3 +41,19 @@ async def mutate(request: Request) -> Response:
         log.configure(chosen)
         state.application = application
     return _Sent(state.application)
+
+
+class Served:
+    """The function as an ASGI application, for a server of our own.
+
+    Without functions-framework's routes and layers, which take as long as the answer to a Pod that is not ours.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.state = State({"application": application})  # where `Request.app` looks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        scope["app"] = self
+        response = await cast("Awaitable[Response]", mutate(Request(scope, receive)))
+        await response(scope, receive, send)

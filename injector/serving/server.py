@@ -27,6 +27,7 @@ from injector.errors import InvalidOptions
 from injector.serving import log, metrics
 from injector.serving.application import Application
 from injector.serving.defaulting import Defaulting
+from injector.serving.function import Served
 from injector.serving.listener import Listener
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ async def _serve(chosen: Options) -> None:
     readiness = functools.partial(_readiness, stopping, certificates)
     writers = _guard(chosen, api)
     defaulting = _defaulting(chosen, api)
-    app = Application(chosen, writers, defaulting)
+    app = Served(Application(chosen, writers, defaulting))
     webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
     pages = [
         _listener(
