@@ -308,6 +308,7 @@ def test_the_component_has_the_same_alerts_for_all_cron_jobs() -> None:
     assert found["rules"] == verify.alerts('cronjob=~"litestream-verify-.*"')
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(prometheus.missing() is not None, reason=str(prometheus.missing()))
 def test_the_alerts_fire_when_a_verification_failed_or_did_not_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
