@@ -60,9 +60,10 @@ fuzz: setup ## Make up reviews, annotations and PEM files for half an hour; what
 endurance: setup ## Send 100,000 admissions: memory, files and threads stay as they were
 	ADMISSIONS=100000 $(BIN)/python -m pytest --timeout=0 tests/faults/test_endurance.py
 
-containers: setup ## Get from Debian what tests need that run containers, Prometheus or shells, where that can be done
+containers: setup ## Get from Debian and npm what tests need that run containers, servers or shells, where that can be done
 	@tests/podrunner/install
 	@tests/prometheus/install
+	@tests/stores/install
 	@tests/install-shells
 
 lint: setup ## Check style, types, scripts, the Dockerfile, workflows and the direction of imports

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.podrunner import Run
     from tests.podrunner.pod import Result
     from tests.podrunner.s3 import S3
+    from tests.stores.server import Store
 
 Object = dict[str, Any]
 SCENARIO = [pytest.mark.slow, pytest.mark.containers, pytest.mark.timeout(900)]  # what each test of one is
@@ -113,7 +114,7 @@ class Stage:
     def __init__(
         self,
         way: Way,
-        s3: S3,
+        s3: Store,
         *,
         claim: Path | None = None,
         annotations: Mapping[str, str] | None = None,
@@ -141,6 +142,7 @@ class Stage:
                     ),
                 },
                 secrets={SECRET: self.s3.secret},
+                config_maps=self.s3.config_maps,
                 back_off=1,
                 page_cache=self.page_cache,
                 relist=self.relist,
@@ -163,7 +165,7 @@ class Stage:
             for name in run.containers:
                 if name != APPLICATION:
                     print(f"--- {name}", run.logs(name)[-TOLD_CHARACTERS:], sep="\n")
-        print("--- S3", self.s3.log()[-TOLD_CHARACTERS:], sep="\n")
+        print("--- the store", self.s3.log()[-TOLD_CHARACTERS:], sep="\n")
 
     def pod(
         self,
@@ -182,7 +184,7 @@ class Stage:
         keys = {
             "inject": "true",
             "path": ",".join(self.databases),
-            "endpoint": self.s3.endpoint,
+            **self.s3.annotations,
             "sidecar": self.way.sidecar,
             "image": f"litestream/litestream:{self.way.litestream}",
             **self.annotations,
@@ -208,7 +210,7 @@ class Stage:
 
     def start(self, **asked: Any) -> Run:
         """Start the injected Pod; see `pod` for what can be asked."""
-        return self.run(reviews.injected(self.pod(**asked)))
+        return self.run(reviews.injected(self.pod(**asked), options=self.s3.options))
 
     def run(self, injected: Object) -> Run:
         """Start a Pod as the webhook returned it."""

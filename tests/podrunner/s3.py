@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from injector import options
 from injector.tls.certificate import make_ca, make_leaf
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class S3:
         self.keys, self._asked, self._buckets = keys, buckets, list[str]()
         self._tls, self.ca = tls, ""
         self.secret = {"AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret}
+        self.config_maps: dict[str, dict[str, str]] = {}
+        self.options = options.read({})  # the operator's, of Pods whose replicas are here
         self._directory = Path()
         self._ports: dict[str, int] = {}
         self._server: subprocess.Popen[bytes] | None = None
@@ -122,6 +125,11 @@ class S3:
     def endpoint(self) -> str:
         """Its URL."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Those of a Pod whose replicas are there."""
+        return {"endpoint": self.endpoint}
 
     def start(self) -> None:
         """Start it (again), on the same ports and with the same data; S3Error if it can't be used in time."""
