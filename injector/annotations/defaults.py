@@ -60,12 +60,12 @@ class Defaults:
 
         An `endpoint` is one of the bucket that is given beside it: with a bucket of another kind it means nothing.
         """
-        if self.settled or stores.SPECIAL_KEYS.isdisjoint(self.used):
+        if stores.SPECIAL_KEYS.isdisjoint(self.used):
             return self
         default = self.used.get("bucket", Default(BY_KEY["bucket"].default or "", "")).text
         theirs, mine = stores.kind(default), stores.kind(own.get("bucket", default))
         keys = stores.STORES[mine].keys
-        strange = stores.SPECIAL_KEYS - (keys if mine == theirs else keys & {"ca"})
+        strange = stores.SPECIAL_KEYS - (keys if mine == theirs or self.settled else keys & {"ca"})
         return replace(self, used={key: default for key, default in self.used.items() if key not in strange})
 
     def under(self, own: Mapping[str, str]) -> dict[str, str]:
