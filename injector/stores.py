@@ -117,6 +117,10 @@ class Bucket(NamedTuple):
         }
         return endpoint or named[self.kind]
 
+    def place(self, endpoint: str | None, path: str) -> Place:
+        """Where a replica in it is, at an endpoint; an account of Azure's is one, whatever its endpoint is called."""
+        return Place(self.server(None if self.kind == "abs" else endpoint), self.name, path)
+
 
 def kind(text: str) -> Kind:
     """The kind of store that a bucket is of, by its scheme alone; S3 where that is none."""

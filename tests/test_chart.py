@@ -198,6 +198,13 @@ def test_every_value_has_a_type_and_a_default_that_fits_it() -> None:
             assert set(value) == set(schema["properties"][name]["properties"]), name
 
 
+def test_the_operator_s_file_can_have_all_its_sections() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert {f"^{name}$" for name in operator_file.SECTIONS} == schema["properties"]["defaults"][
+        "patternProperties"
+    ].keys()
+
+
 @pytest.mark.parametrize("mode", MODES.values())
 def test_helm_lint_finds_nothing(mode: str) -> None:
     report = helm.lint(CHART, {"certificates": mode, **EVERY_COMPONENT}, strict=True)

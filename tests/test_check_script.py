@@ -199,6 +199,16 @@ def test_a_bucket_that_refuses_is_told_at_once(volume: Volume) -> None:
     )
 
 
+def test_a_bucket_that_never_answers_is_told_as_well(volume: Volume) -> None:
+    done = volume.run("", status=124)
+    assert (done.returncode, "can't be read: no answer within 130 s\n" in done.stderr) == (1, True)
+
+
+def test_of_an_answer_in_xml_the_summary_is_enough(volume: Volume) -> None:
+    done = volume.run("Error: GET http://a\nERROR CODE: ContainerNotFound\n<?xml version='1.0'?>\n<Error>\n", status=1)
+    assert done.stderr.endswith("can't be read: Error: GET http://a\nERROR CODE: ContainerNotFound\n\n")
+
+
 def test_a_moment_is_restored_once_and_only_where_the_database_may_be_moved_aside(volume: Volume) -> None:
     moment: dict[str, Any] = {"LITESTREAM_MOMENT": "old/app.db at 2026-11-24T12:00:00Z"}
     volume.write()

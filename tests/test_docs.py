@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from injector import GROUP, options
-from injector.annotations import operator_file, settings
+from injector.annotations import litestream_options, operator_file, settings
 from injector.annotations import table as annotations
 from injector.annotations.findings import Findings
 from injector.serving import metrics
@@ -71,6 +71,7 @@ def _metrics() -> str:
         ("annotations.md", "annotations", annotations.table),
         ("operating.md", "options", _options),
         ("operating.md", "metrics", _metrics),
+        ("operating.md", "litestream-options", litestream_options.table),
     ],
 )
 def test_the_tables_are_the_codes_own(page: str, name: str, table: object, request: pytest.FixtureRequest) -> None:

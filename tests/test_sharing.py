@@ -48,6 +48,24 @@ def test_a_second_writer_of_one_replica_is_told_who_the_first_is(
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"bucket": "shared"}, {"bucket": "s3://shared", "endpoint": "https://s3.eu-west-1.amazonaws.com/"}),
+        ({"bucket": "gs://shared"}, {"bucket": "shared", "endpoint": "https://storage.googleapis.com"}),
+        ({"endpoint": "http://minio:9000"}, {"endpoint": "http://MINIO:9000/"}),
+    ],
+    ids=["amazon", "google", "spelling"],
+)
+def test_one_replica_is_one_however_its_place_is_written(
+    one: dict[str, str], other: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects = [pod("one", "a", replica_path=FIXED, **one), pod("two", "a", replica_path=FIXED, **other)]
+    code, text = said(objects, "check", tmp_path, capsys)
+    assert code == 1
+    assert "is the replica of Pod a/one too" in text
+
+
+@pytest.mark.parametrize(
     "objects",
     [
         [pod("one", "a"), pod("one", "b"), pod("two", "a")],

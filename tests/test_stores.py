@@ -119,14 +119,15 @@ def test_a_place_has_one_spelling(place: Place, where: str) -> None:
         ("bkt", "https://storage.googleapis.com", "storage.googleapis.com/bkt/p"),
         ("abs://acct/bkt", None, "acct.blob.core.windows.net/bkt/p"),
         ("abs://acct/bkt", "https://ACCT.blob.core.windows.net/", "acct.blob.core.windows.net/bkt/p"),
+        ("abs://acct/bkt", "https://acct.privatelink.blob.core.windows.net", "acct.blob.core.windows.net/bkt/p"),
+        ("s3://bkt", None, "amazonaws.com/bkt/p"),
         ("sftp://one@nas/srv/b", None, "nas/srv/b/p"),
         ("sftp://two@NAS:22/srv/b/", None, "nas/srv/b/p"),
         ("sftp://two@nas:2222/srv/b", None, "nas:2222/srv/b/p"),
     ],
 )
 def test_a_replica_has_one_place_however_its_bucket_is_written(bucket: str, endpoint: str | None, where: str) -> None:
-    found = stores.bucket(bucket)
-    assert stores.location(Place(found.server(endpoint), found.name, "p")) == where
+    assert stores.location(stores.bucket(bucket).place(endpoint, "p")) == where
 
 
 @pytest.mark.parametrize(
@@ -272,6 +273,11 @@ def test_a_host_key_is_nothing_of_s3() -> None:
             "is another account than acct",
         ),
         (
+            {"bucket": "abs://acct/backups", "endpoint": "http://azurite:10000/other"},
+            "endpoint",
+            "is another account than acct",
+        ),
+        (
             {"bucket": "abs://acct/backups", "endpoint": "http://azurite:10000/acct", "auth": "ambient"},
             "endpoint",
             "write a URL with https",
@@ -346,6 +352,16 @@ def test_a_second_call_keeps_the_operator_s_server_of_a_store() -> None:
     assert reviews.injected(once, defaults=holding({})) == once
     status = json.loads(once["metadata"]["annotations"][f"{GROUP}/{STATUS}"])
     assert (status["bucket"], status["endpoint"]) == (BUCKETS["abs"], "https://blobs.example.com")
+
+
+def test_a_made_up_status_does_not_pretend_another_server() -> None:
+    allowed = holding({}, allow={"endpoint": ["https://minio:9000"]})
+    once = reviews.injected(asked("gs"))
+    key = f"{GROUP}/{STATUS}"
+    status = json.loads(once["metadata"]["annotations"][key])
+    status["defaults"] = {"endpoint": "https://minio:9000"}
+    once["metadata"]["annotations"][key] = json.dumps(status)
+    assert set(denied(once, defaults=allowed)) == {"endpoint"}
 
 
 @pytest.mark.parametrize("kind", BUCKETS)

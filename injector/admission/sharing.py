@@ -8,7 +8,7 @@ from injector.admission.verdict import Question, Verdict
 from injector.annotations.table import group
 from injector.errors import Violation
 from injector.pod import replica
-from injector.stores import Place, location
+from injector.stores import location
 
 
 @dataclass
@@ -35,8 +35,7 @@ class Sharing:
         if settings.single_writer != "enforce":
             return []
         name = f"{question.key[1]} {question.namespace}/{metadata.get('name') or metadata.get('generateName')}"
-        server = settings.bucket.server(settings.endpoint)
-        places = [Place(server, settings.bucket.name, path) for path in injection.replicas.values()]
+        places = [settings.bucket.place(settings.endpoint, path) for path in injection.replicas.values()]
         return [
             Violation(
                 f"{group(settings.options.variant)}/replica-path",

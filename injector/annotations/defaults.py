@@ -37,8 +37,8 @@ class Defaults:
 
     `operator` are the values of the operator's file there, `used` those and the Namespace's, the nearest of each.
     `enforce` are the keys that nobody else may change, `allow` the patterns that a key's value has to fit.
-    `warnings` are what is wrong with the Namespace's keys. `settled`: an earlier call has used these
-    values as they are.
+    `warnings` are what is wrong with the Namespace's keys. `litestream` are keys of
+    Litestream's config. `settled`: an earlier call has used these values as they are.
     """
 
     namespace: str = ""
@@ -47,6 +47,7 @@ class Defaults:
     enforce: frozenset[str] = frozenset()
     allow: Mapping[str, Sequence[str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    litestream: Mapping[str, Any] = field(default_factory=dict)
     settled: bool = False
 
     def recorded(self, texts: Mapping[str, str]) -> Defaults:
@@ -59,12 +60,12 @@ class Defaults:
 
         An `endpoint` is one of the bucket that is given beside it: with a bucket of another kind it means nothing.
         """
-        if self.settled or stores.SPECIAL_KEYS.isdisjoint(self.used):
+        if stores.SPECIAL_KEYS.isdisjoint(self.used):
             return self
         default = self.used.get("bucket", Default(BY_KEY["bucket"].default or "", "")).text
         theirs, mine = stores.kind(default), stores.kind(own.get("bucket", default))
         keys = stores.STORES[mine].keys
-        strange = stores.SPECIAL_KEYS - (keys if mine == theirs else keys & {"ca"})
+        strange = stores.SPECIAL_KEYS - (keys if mine == theirs or self.settled else keys & {"ca"})
         return replace(self, used={key: default for key, default in self.used.items() if key not in strange})
 
     def under(self, own: Mapping[str, str]) -> dict[str, str]:

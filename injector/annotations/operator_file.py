@@ -4,6 +4,7 @@
     namespaces: {NAMESPACE: {KEY: VALUE, …}, …}
     enforce: [KEY, …]
     allow: {KEY: [PATTERN, …], …}
+    litestream-options: {KEY: VALUE, …}
 
 YAML, in which every value is read as text, as it would be in an annotation: no quotes are needed.
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from injector.annotations import settings
+from injector.annotations import litestream_options, settings
 from injector.annotations.defaults import LIMITED, NONE, PLACEHOLDER, Default, Defaults, expression, normal
 from injector.annotations.findings import Findings
 from injector.annotations.table import BY_KEY, STATUS, group, meant, similar
@@ -25,7 +26,7 @@ from injector.options import Options
 from injector.values import is_label
 
 LARGEST_FILE = 1024 * 1024  # a ConfigMap holds no more
-SECTIONS = ("defaults", "namespaces", "enforce", "allow")
+SECTIONS = ("defaults", "namespaces", "enforce", "allow", "litestream-options")
 KEYS = [key for key in BY_KEY if key != "inject"]
 EVERYWHERE = "the operator's defaults"
 MOST_UNKNOWN = 20  # keys of a Namespace are told
@@ -44,6 +45,7 @@ class OperatorFile:
     namespaces: Mapping[str, Texts] = field(default_factory=dict)
     enforce: frozenset[str] = frozenset()
     allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    litestream: Mapping[str, Any] = field(default_factory=dict)  # keys of its config, see litestream_options
 
     def of(self, namespace: str, annotations: Mapping[str, Any] | None = None) -> Defaults:
         """What holds in a namespace.
@@ -61,7 +63,9 @@ class OperatorFile:
         used |= {key: Default(str(text), origin) for key, text in written.items() if key in KEYS}
         unknown = [key for key in written if key not in KEYS][:MOST_UNKNOWN]
         warnings = [f"Namespace {namespace}: {quoted(key)} {_no_default(key)}" for key in unknown]
-        return Defaults(namespace, {**self.everywhere, **near}, used, self.enforce, self.allow, warnings)
+        return Defaults(
+            namespace, {**self.everywhere, **near}, used, self.enforce, self.allow, warnings, self.litestream
+        )
 
 
 NOTHING = OperatorFile()
@@ -115,7 +119,9 @@ def read(text: str, options: Options) -> OperatorFile:
         key: tuple(_patterns(key, patterns, problems))
         for key, patterns in _mapping("allow", document.get("allow"), problems).items()
     }
-    found = OperatorFile(everywhere, namespaces, enforce, allow)
+    written = _mapping("litestream-options", document.get("litestream-options"), problems)
+    litestream = litestream_options.read(written, problems, "litestream-options")
+    found = OperatorFile(everywhere, namespaces, enforce, allow, litestream)
     problems += problems or _together(found, options)
     if problems:
         raise InvalidDefaults("\n".join(dict.fromkeys(problems)))

@@ -332,7 +332,8 @@ def _check_server(settings: Settings, endpoint: str, findings: Findings) -> None
             f'is no way into Google\'s S3 API, which wants an HMAC key: write bucket "gs://{bucket}" and remove '
             "endpoint, or put an HMAC key into the Secret",
         )
-    if bucket.kind == "abs" and (azure["account"] if azure else bucket.account) != bucket.account:
+    account = azure["account"] if azure else url.path.strip("/") or bucket.account
+    if bucket.kind == "abs" and account != bucket.account:
         findings.deny("endpoint", endpoint, f"is another account than {bucket.account}, of the bucket: remove it")
     if bucket.kind == "abs" and url.scheme == "http" and settings.auth == "ambient":
         findings.deny("endpoint", endpoint, "takes nobody's identity without TLS: write a URL with https")

@@ -24,7 +24,7 @@ from injector.cluster.turns import Crowded, Turns
 from injector.errors import quoted
 from injector.pod.claim import Claim, Refusal, carried, slimmed, workload
 from injector.pod.inject import Injection
-from injector.stores import STORES, Place
+from injector.stores import Place
 from injector.values import Object
 
 logger = logging.getLogger(__name__)
@@ -113,10 +113,9 @@ class Guard:
         A dry run changes nothing and gets an empty claim, and so does a Pod that GUARD_ON_ERROR=allow lets pass.
         """
         pod, settings = injection.pod, injection.settings
-        server = settings.bucket.server(settings.endpoint)
         before, whose = carried(pod), injection.identity
         asks = Asks(whose.namespace, before.name, workload(pod, whose), before.mark)
-        places = {Place(server, settings.bucket.name, path) for path in injection.replicas.values()}
+        places = {settings.bucket.place(settings.endpoint, path) for path in injection.replicas.values()}
         start = time.perf_counter()
         try:
             async with asyncio.timeout(PATIENCE), self._turns.of(asks.namespace):
@@ -131,7 +130,7 @@ class Guard:
         self._observe("free" if isinstance(answer, Claim) else "taken", taken)
         if not isinstance(answer, Claim) or not answer.new:
             return answer
-        known = settings.given >= PLACE & {"bucket", "replica-path", *STORES[settings.bucket.kind].keys}
+        known = settings.given >= (PLACE if settings.bucket.kind == "s3" else PLACE - {"endpoint"})
         moved_from = () if known else await self._moved_from(asks, places, PATIENCE - taken)
         return answer._replace(new=False, moved_from=moved_from)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from injector.annotations.litestream_options import BY_KEY
 from injector.annotations.settings import Settings, server
 from injector.pod.volumes import CONFIG_DIRECTORY, CREDENTIALS_DIRECTORY
 from injector.stores import STORES
@@ -50,13 +51,16 @@ def config(settings: Settings, replicas: Mapping[str, str]) -> str:
         # With the default of 15 s an idle database makes ten times as many LIST requests.
         common["l0-retention-check-interval"] = "5m"
         common["shutdown-sync-timeout"] = f"{FINAL_SYNC_SECONDS}s"
+    common = _laid(settings, "top", common)
     # A sync only sends what Litestream has seen: without this, shorter intervals than a second have no effect.
     often = settings.sync_interval.seconds < MONITOR_SECONDS
     monitor = {"monitor-interval": settings.sync_interval.text} if often else {}
+    own = _laid(settings, "database", {})
     databases = [
         {
             "path": database,
             **monitor,
+            **own,
             "replicas": [{**_replica(settings, path), "sync-interval": settings.sync_interval.text, **times}],
         }
         for database, path in replicas.items()
@@ -73,11 +77,22 @@ def _is_03(settings: Settings) -> bool:
     return settings.litestream_version < (0, 5)
 
 
+def _laid(settings: Settings, place: str, generated: dict[str, Any]) -> dict[str, Any]:
+    """What is generated for a place in the config, over what the operator's file says for there."""
+    result = dict(generated)
+    for key, value in settings.defaults.litestream.items():
+        option = BY_KEY[key]
+        if option.place == place and settings.litestream_version >= option.since:
+            outer, _, inner = key.partition(".")
+            result[outer] = {inner: value, **generated.get(outer, {})} if inner else generated.get(outer, value)
+    return result
+
+
 def _replica(settings: Settings, path: str) -> dict[str, Any]:
     """The replica's place and how to get there, in Litestream's words."""
     bucket = settings.bucket
     if bucket.kind == "s3":
-        return {**_s3(settings), "path": path}
+        return {**_laid(settings, "s3", _s3(settings)), "path": path}
     if bucket.kind == "sftp":
         return {
             "type": "sftp",

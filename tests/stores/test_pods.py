@@ -79,6 +79,7 @@ def test_what_is_wrong_with_azure_is_told_before_the_application_starts() -> Non
             assert "RESPONSE 404" in log
             assert "bucket abs://account1/nowhere at https://127.0.0.1" in log
             assert "ERROR CODE: ContainerNotFound" in log
+            assert "<?xml" not in log
 
 
 @needs_azure

@@ -90,7 +90,12 @@ late() {
 # The newest transaction of the replica, the size of its largest file, and its files of level 0.
 look() {
   timeout 130 "$litestream" ltx -config "$config/litestream.yml" -no-expand-env -level all "$db" > "$config/list" 2>&1 &
-  wait "$!" || die "$db: bucket $LITESTREAM_BUCKET can't be read: $(cat "$config/list")"
+  wait "$!" || {
+    why=$(cat "$config/list")
+    # Azure's answer as a whole follows its summary.
+    why=${why%%'<?xml'*}
+    die "$db: bucket $LITESTREAM_BUCKET can't be read: ${why:-no answer within 130 s}"
+  }
   newest='' largest=0 level0=''
   # shellcheck disable=SC2013 # IFS makes it lines; `read` is ten times as slow
   for line in $(cat "$config/list"); do
