@@ -189,10 +189,9 @@ def _defaults(options: Options) -> Mapping[str, Any]:
 
 
 def _check_keys(own: Mapping[str, str], findings: Findings) -> None:
-    known = [annotation.key for annotation in ANNOTATIONS]
     unknown = [key for key in own if key not in BY_KEY and key != STATUS]
     for key in unknown[:MOST_UNKNOWN]:
-        findings.warn(f"{findings.key(quoted(key)[1:-1])}: unknown annotation{meant(key, known)}")
+        findings.warn(f"{findings.key(quoted(key)[1:-1])}: unknown annotation{meant(key, list(BY_KEY))}")
     if len(unknown) > MOST_UNKNOWN:
         findings.warn(f"{len(unknown) - MOST_UNKNOWN} more annotations of {findings.group} are unknown")
     if "inject" not in own:

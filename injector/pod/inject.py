@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, NamedTuple, cast
 
 import msgspec
@@ -134,7 +133,7 @@ def _build(plan: Plan, findings: Findings) -> _Built:
 
     What the latest plans added is kept, as all Pods of a workload are given the same.
     """
-    plan = replace(plan, targets=(), earlier=Earlier())
+    plan = plan._replace(targets=(), earlier=Earlier())
     key = _encoder.encode(plan)
     if key in _latest:
         return _latest[key]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from injector.annotations.settings import Settings
@@ -14,8 +13,7 @@ from injector.values import Object
 LONGEST_GRACE_SECONDS = 2**30  # 34 years; with the final syncs on top it still fits 32 bits
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     """Whom Litestream runs as: the application, by its user, group and SELinux label.
 
     `uid` is None in a template whose Pods are each given one when they are made.
@@ -26,8 +24,7 @@ class User:
     selinux: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(NamedTuple):
     """How Litestream gets into the bucket: environment, mounts (a web identity's token, a CA), and volumes for them."""
 
     environment: Sequence[EnvVar] = ()
@@ -42,8 +39,7 @@ class Earlier(NamedTuple):
     resources: Mapping[str, Mapping[str, str]] = {}
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is asked for, and what was found in the Pod for it.
 
     `targets` are the containers that use the databases, `replicas` each database's path in the bucket,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -70,7 +69,6 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
     sources = {volume["name"]: source_of(volume) for volume in spec.get("volumes") or []}
     search = _Search(sources, settings, findings, storage)
     mounted = mounts.by_path(targets)
-    elsewhere = functools.cache(lambda: _kept_elsewhere(targets, sources))  # the same for every database without one
     new: dict[str, VolumeMount] = {}
     for database in settings.path:
         found = list(mounts.at(database, mounted))
@@ -86,11 +84,12 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
                     "volume of your own there, or write a path such as /data/app.db",
                 )
                 continue
+            if not new:
+                kept = _kept_elsewhere(targets, sources)  # the same for every database without a volume
             if directory not in new:
                 new[directory] = _new_mount(directory, len(new))
                 _warn_of_hidden_files(directory, targets, findings)
-                if (kept := elsewhere()) is not None:
-                    _warn_of_other_volumes(database, *kept, findings)
+                _warn_of_other_volumes(database, kept, findings)
             mount = new[directory]
             if settings.restore == "off":
                 _deny_off(database, "is on a new, empty volume", findings)
@@ -238,8 +237,11 @@ def _kept_elsewhere(targets: Sequence[Container], sources: Mapping[str, Source])
     return None
 
 
-def _warn_of_other_volumes(database: str, target: str, places: str, findings: Findings) -> None:
+def _warn_of_other_volumes(database: str, kept: tuple[str, str] | None, findings: Findings) -> None:
     """A database beside the volumes that the application mounts is often a typo, which nothing else would tell."""
+    if kept is None:
+        return
+    target, places = kept
     findings.warn(
         f"{findings.key('path')}: {quoted(database)} is on none of the volumes of container {target}: "
         f"an empty volume is put at {database.rpartition('/')[0]}; its volumes are at {places}: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
@@ -147,7 +146,7 @@ def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials
     """
     found = _identity(settings, targets)
     if settings.bucket.kind != "sftp":  # by SSH, not by HTTP
-        found = replace(found, environment=[*found.environment, *_proxies(settings.options)])
+        found = found._replace(environment=[*found.environment, *_proxies(settings.options)])
     if settings.ca is None:
         return found
     # With AWS_CA_BUNDLE each request of Litestream 0.5 fails, and SSL_CERT_FILE replaces the system's certificates.
