@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from injector import GROUP
 from tests.envtest import pods
 from tests.envtest.installation import installed
 from tests.envtest.webhook import configuration
@@ -40,14 +41,18 @@ def test_who_applies_leaves_the_ca_bundle_and_who_replaces_takes_it_out(cluster:
             assert set(installation.ca_bundles()) == {ours}
 
 
+DEPLOYMENT = pods.workload("Deployment", "shop", replicas=1, strategy={"type": "Recreate"})
+
+
 @pytest.mark.parametrize("tool", [CLIENT_SIDE, FLUX, ARGO_CD], ids=lambda tool: tool[-1])
-def test_a_deployment_that_is_applied_again_has_no_difference(
-    cluster: Cluster, namespace: str, tool: tuple[str, ...]
+@pytest.mark.parametrize("manifest", [DEPLOYMENT, pods.pod("alone")], ids=lambda manifest: manifest["kind"])
+def test_what_is_applied_again_keeps_what_the_webhook_has_added(
+    cluster: Cluster, namespace: str, manifest: pods.Object, tool: tuple[str, ...]
 ) -> None:
-    manifest = pods.workload("Deployment", "shop", replicas=1, strategy={"type": "Recreate"})
-    seen = []
-    for _ in range(2):
-        applied = cluster.kubectl(*tool, "-o", "json", "-f", "-", stdin=manifest, namespace=namespace)
-        seen.append((applied.json["metadata"]["resourceVersion"], applied.json["metadata"]["labels"]))
-    assert seen[0] == seen[1]
-    assert seen[0][1], "the webhook's label"
+    first, second = (
+        cluster.kubectl(*tool, "-o", "json", "-f", "-", stdin=manifest, namespace=namespace).json for _ in range(2)
+    )
+    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+    assert first["metadata"]["labels"][f"{GROUP}/replicates"] == "true"
+    if manifest["kind"] == "Pod":
+        assert pods.injected(second)
