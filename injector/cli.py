@@ -102,7 +102,7 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
     text = "PersistentVolumeClaim that no Pod uses: the database is put where the workload has it"
     restore.add_argument("--pvc", default="", metavar="NAME", help=text)
     text = "moment (RFC 3339, such as 2026-01-31T12:00:00Z) instead of the newest state; alone: print a rollback"
-    restore.add_argument("--at", default="", type=_checked("timestamp"), metavar="TIME", help=text)
+    restore.add_argument("--at", type=_checked("timestamp"), metavar="TIME", help=text)
     restore.add_argument("--yes", action="store_true", help="replace or move aside what is there, without being asked")
     listing = command("annotations", _annotations, "print the table of annotations")
     listing.add_argument("-n", "--namespace", default="NAMESPACE", help="namespace whose defaults are shown")
@@ -138,7 +138,7 @@ def _of_workload(added: argparse.ArgumentParser) -> None:
     added.add_argument("--pod", default="", metavar="NAME", help="of a StatefulSet of several, whose databases")
     added.add_argument("--database", default="", metavar="PATH", help="one of several databases")
     text = "Litestream image of the Job; default: the Pod's own"
-    added.add_argument("--image", default="", type=_checked("image"), help=text)
+    added.add_argument("--image", type=_checked("image"), help=text)
     text = "how long the Job may take (default: 1h)"
     added.add_argument("--timeout", default=3600, type=_checked("duration"), metavar="DURATION", help=text)
     options.add_flags(added, CORE_OPTIONS)
@@ -167,7 +167,7 @@ def _verify(parsed: argparse.Namespace, chosen: Options) -> int:
         parsed.pod,
         parsed.database,
         parsed.full,
-        parsed.image,
+        parsed.image or "",
         parsed.timeout,
         parsed.schedule,
         parsed.output,
@@ -184,11 +184,11 @@ def _restore(parsed: argparse.Namespace, chosen: Options) -> int:
         parsed.namespace,
         parsed.pod,
         parsed.database,
-        parsed.image,
+        parsed.image or "",
         parsed.timeout,
         parsed.to,
         parsed.pvc,
-        parsed.at,
+        parsed.at or "",
         parsed.yes,
     )
     return restore.run(choice, Kubectl(parsed.context, parsed.kubeconfig), chosen)

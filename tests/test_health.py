@@ -82,12 +82,22 @@ def test_the_state_of_a_database(found: Database, state: str, sentence: str) -> 
     assert (row.namespace, row.name, row.database, row.replica) == ("shop", "web", "/a.db", "s3://litestream/shop/a.db")
 
 
-@pytest.mark.parametrize("bucket", ["gs://backups", "abs://account/backups", "sftp://me@nas.example.com/srv/backups"])
-def test_another_store_than_s3_is_named_as_in_its_annotation(bucket: str) -> None:
-    of_store = pod()._replace(marks=Marks({"/a.db": "shop/a.db"}, bucket))
-    (row,), (problem,) = health.judged(of_store, Report("0.5.17", [], [database(9, None, bucket=SILENT)]), MEASURE)
-    assert row.replica == f"{bucket}/shop/a.db"
-    assert problem.message.startswith(f"bucket {bucket} does not answer; ")
+@pytest.mark.parametrize(
+    ("bucket", "endpoint", "replica", "called"),
+    [
+        ("mine", None, "s3://mine/shop/a.db", "bucket mine at AWS"),
+        ("mine", "http://s3", "s3://mine/shop/a.db", "bucket mine at http://s3"),
+        ("gs://mine", None, "gs://mine/shop/a.db", "bucket gs://mine"),
+        ("sftp://me@host/mine", None, "sftp://me@host/mine/shop/a.db", "bucket sftp://me@host/mine"),
+    ],
+)
+def test_each_store_is_called_as_its_annotation_has_it(
+    bucket: str, endpoint: str | None, replica: str, called: str
+) -> None:
+    there = pod(marks=Marks({"/a.db": "shop/a.db"}, bucket, endpoint))
+    (row,), (problem,) = health.judged(there, Report("0.5.17", [], [database(9, None, bucket=SILENT)]), MEASURE)
+    assert row.replica == replica
+    assert problem.message.startswith(f"{called} does not answer")
 
 
 @pytest.mark.parametrize("found", [database(9, None, age=None), database(None, None, age=None)])

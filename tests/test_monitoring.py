@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
+from injector.annotations import operator_file
 from injector.pod import containers
 from injector.stores import Place
 from injector.tls import certificate
@@ -52,7 +54,7 @@ LESS_FAST = dict.fromkeys(
     FASTER // 2,
 )
 MILLISECONDS = {"s": 1000, "m": 60_000, "h": 3_600_000}
-SELECTOR = re.compile(r"\b(?:litestream_|process_|up\b)\w*(?:\{[^}]*\})?")
+SELECTOR = re.compile(r"\b(?:litestream_|process_|kube_|up\b)\w*(?:\{[^}]*\})?")
 
 # Who must set off which alert in the laboratory, and nobody else any other.
 EXPECTED = {
@@ -65,6 +67,7 @@ EXPECTED = {
     ("LitestreamDatabaseNeverSynced", "missing"),
     ("LitestreamDown", "gone"),
     ("LitestreamRestarts", "restarting"),
+    ("LitestreamMissing", "bare"),
     ("LitestreamHookDown", "away"),
     ("LitestreamHookErrors", "faulty"),
     ("LitestreamHookSlow", "faulty"),
@@ -78,6 +81,7 @@ FROM_THE_START = {
     ("LitestreamSyncErrors", "wrong-keys"),
     ("LitestreamDatabaseNeverSynced", "wrong-keys"),
     ("LitestreamDatabaseNeverSynced", "missing"),
+    ("LitestreamMissing", "bare"),
     ("LitestreamHookDown", "away"),
     ("LitestreamHookCertificateExpires", "faulty-1"),
     ("LitestreamHookReplicasDisagree", "faulty"),
@@ -208,6 +212,39 @@ class Writer(threading.Thread):
         self.join()
 
 
+INJECT = "annotation_litestream_hook_kaidotio_github_io_inject"
+
+
+def kube_state_metrics(port: int, stack: contextlib.ExitStack) -> None:
+    """Stands in for kube-state-metrics, which needs a cluster: what it says of four Pods, and of one CronJob."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, value: float, **labels: str) -> None:
+        if name not in gauges:
+            gauges[name] = Gauge(name, name, list(labels), registry=registry)
+        gauges[name].labels(**labels).set(value)
+
+    gauges: dict[str, Gauge] = {}
+    for pod in ("healthy", "ordinary", "bare", "done"):
+        gauge("kube_pod_annotations", 1, namespace="apps", pod=pod, **{INJECT: "true"})
+        for phase in ("Running", "Succeeded", "Failed"):
+            is_it = phase == ("Succeeded" if pod == "done" else "Running")
+            gauge("kube_pod_status_phase", int(is_it), namespace="apps", pod=pod, phase=phase)
+    ours = {"namespace": "apps", "container": containers.REPLICATE}
+    gauge("kube_pod_init_container_info", 1, pod="healthy", **ours)
+    gauge("kube_pod_container_info", 1, pod="ordinary", **ours)
+    verified = {"namespace": "apps", "cronjob": "litestream-verify-notes"}
+    gauge("kube_cronjob_status_last_successful_time", time.time() - 3600, **verified)
+    server, thread = start_http_server(port, "127.0.0.1", registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    stack.callback(stop)
+
+
 class Laboratory(NamedTuple):
     """What the queries are asked of, and what had fired before the trouble began, and at the end."""
 
@@ -327,7 +364,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
         s3 = stack.enter_context(S3())
         dark, dark_03, far = (stack.enter_context(Proxy(s3.port)) for _ in range(3))
 
-        ports = iter(free_ports(10))  # at once: a port that nobody listens on yet could be drawn twice
+        ports = iter(free_ports(11))  # at once: a port that nobody listens on yet could be drawn twice
 
         def sidecar(name: str, endpoint: str = s3.endpoint, keys: Keys = s3.keys, release: str = "0.5.17") -> Sidecar:
             made = Sidecar(folder, name, next(ports), endpoint, keys, release)
@@ -363,7 +400,9 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
         ]
         hooks.append(Target(free_ports(1)[0], "litestream-hook", "away", "away-0", "webhook"))
         sidecars = [each.target for each in [*busy, missing, late]]
-        server = stack.enter_context(Prometheus([*hooks, *sidecars], faster_rules()))
+        state = Target(next(ports), "kube-state-metrics", "monitoring", "kube-state-metrics-0", "kube-state-metrics")
+        kube_state_metrics(state.port, stack)
+        server = stack.enter_context(Prometheus([*hooks, *sidecars, state], faster_rules()))
 
         late.create()  # nobody writes to it; Prometheus is there before its first upload
         late.start()
@@ -459,6 +498,7 @@ def stats(server: Prometheus) -> dict[str, float]:
 @pytest.mark.slow
 def test_the_dashboard_counts_what_is_wrong(laboratory: Laboratory) -> None:
     counts = {"Pods that upload nothing": 2, "Databases never synced": 4, "Litestream down": 1, "Ready replicas": 3}
+    counts["Pods without Litestream"] = 1
     deadline = time.monotonic() + MISSED_SCRAPES_SECONDS
     while not counts.items() <= (shown := stats(laboratory.prometheus)).items() and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -478,6 +518,9 @@ SYNC_ERRORS = 'litestream_sync_error_count{namespace="a", pod="p", db="d"}'
 SIZE = 'litestream_db_size{namespace="a", pod="p", db="d"}'
 STARTED = 'process_start_time_seconds{namespace="a", pod="p", container="litestream-hook-replicate"}'
 LOOKUPS = 'litestream_hook_guard_lookups_total{namespace="a", pod="p", result="unknown"}'
+ASKING = f'kube_pod_annotations{{namespace="a", pod="p", {INJECT}="true"}}'
+NATIVE = 'kube_pod_init_container_info{namespace="a", pod="p", container="litestream-hook-replicate"}'
+SUCCEEDED = 'kube_pod_status_phase{namespace="a", pod="p", phase="Succeeded"}'
 NEVER = {f"{minute}m": False for minute in range(1, 90)}
 
 
@@ -553,6 +596,13 @@ IN_TIME: dict[str, tuple[str, dict[str, str], dict[str, bool]]] = {
         {"29m": False, "31m": True, "68m": True, "72m": False},
     ),
     "two restarts": ("LitestreamRestarts", {STARTED: "100x9 700x9 1300x90"}, NEVER),
+    "a Pod that asks and has none": (
+        "LitestreamMissing",
+        {ASKING: "_x9 1x60", SUCCEEDED: "_x9 0x60"},
+        {"9m": False, "13m": False, "16m": True, "60m": True},
+    ),
+    "a Pod that asks and is injected": ("LitestreamMissing", {ASKING: "1x90", NATIVE: "1x90"}, NEVER),
+    "a Pod that asked and is done": ("LitestreamMissing", {ASKING: "1x90", SUCCEEDED: "1x90"}, NEVER),
     "two slow answers in a hundred": (
         "LitestreamHookSlow",
         answered({"1.0": "0+98x60", "5.0": "0+100x60", "+Inf": "0+100x60"}),
@@ -695,6 +745,47 @@ def test_rates_know_how_often_litestream_and_the_webhook_are_scraped() -> None:
     assert rates
     for title, target in rates:
         assert target.get("interval") == interval, title
+
+
+POLICY = ROOT / "k8s/components/metrics-port/networkpolicy.yaml"
+
+
+def test_the_metrics_port_can_be_a_default_for_all_pods() -> None:
+    """So that monitoring is one setting; the PodMonitor asks for the port by its name."""
+    (written,) = re.findall(r"^defaults: \{metrics-port: .*\}$", OPERATING, re.MULTILINE)
+    defaults = operator_file.read(written, reviews.DEFAULTS).of("default")
+    found = reviews.injected(reviews.pod(), defaults=defaults)
+    (sidecar,) = (each for each in found["spec"]["initContainers"] if each["name"] == containers.REPLICATE)
+    monitor = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    (port,) = sidecar["ports"]
+    assert port["name"] == endpoint["port"]
+    (alone,) = yaml.safe_load(POLICY.read_text())["spec"]["ingress"][1]["ports"]
+    assert port["containerPort"] == alone["port"]
+    own = reviews.injected(reviews.pod(metrics_port="9123"), defaults=defaults)
+    assert "9123" in json.dumps(own["spec"])
+
+
+def test_a_pod_that_has_the_default_port_itself_is_told_to_write_another() -> None:
+    defaults = operator_file.read("defaults: {metrics-port: 9090}", reviews.DEFAULTS).of("default")
+    taken = reviews.pod({"containers": [{"name": "app", "image": "a:1", "ports": [{"containerPort": 9090}]}]})
+    told = reviews.denied(taken, defaults=defaults)["metrics-port"]
+    assert "is taken by container app: write another" in told
+    assert "the operator's defaults" in told
+
+
+def test_the_policy_closes_the_metrics_port_to_all_but_prometheus_and_no_other_port() -> None:
+    spec = yaml.safe_load(POLICY.read_text())["spec"]
+    everybody, prometheus_alone = spec["ingress"]
+    (port,) = prometheus_alone["ports"]
+    ranges = [(each["protocol"], range(each["port"], each["endPort"] + 1)) for each in everybody["ports"]]
+    tcp = {number for protocol, numbers in ranges if protocol == "TCP" for number in numbers}
+    assert tcp == set(range(1, 65536)) - {port["port"]}
+    assert all(len(numbers) == 65535 for protocol, numbers in ranges if protocol != "TCP")
+    webhook = yaml.safe_load((FOLDER / "networkpolicy.yaml").read_text())["spec"]
+    assert prometheus_alone["from"] == webhook["ingress"][0]["from"]
+    labels = reviews.injected(reviews.pod())["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_panels_do_not_overlap() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
-from injector import GROUP
+from injector import GROUP, cli
 from injector.admission.verdict import Question, judge
 from injector.command import FOUND, UNREADABLE, restore
 from injector.command.restore import Choice
@@ -296,6 +296,59 @@ def test_a_workload_goes_back_by_the_annotations_that_are_printed(
     assert started(place, claim, annotations) == [1], "the next start rewinds again, or does not start"
     early = restored(place.cluster, at="2020-01-01T00:00:00Z")
     assert (early.code, early.output) == (FOUND, "")
+
+
+class Terminal:
+    """A mock of a terminal at which somebody writes one line."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return self.line
+
+
+@pytest.mark.parametrize(("line", "agrees"), [("y\n", True), ("Yes\n", True), ("\n", False), ("", False)])
+def test_at_a_terminal_it_asks_and_only_a_yes_is_one(
+    line: str, agrees: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(line))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    if agrees:
+        restore._agree("f is there already", Choice("pod/web"))
+    else:
+        with pytest.raises(restore.Declined, match="nothing was done"):
+            restore._agree("f is there already", Choice("pod/web"))
+    assert capsys.readouterr().err == "f is there already. Go on? [y/N] "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["restore", "pod/web", "--at", "yesterday"], "write a time such as 2026-01-31T12:00:00Z"),
+        (["restore", "pod/web", "--to", "f", "--timeout", "1 hour"], "write a duration in h, m, s or ms"),
+        (["verify", "pod/web", "--image", "A b"], "write an image reference such as"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_told_with_what_would_be_right(
+    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == UNREADABLE
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["verify", "sts/web", "--full"], ["restore", "sts/web", "--pvc", "c", "--yes"]])
+def test_without_kubectl_a_command_says_where_it_is_had(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert cli.main(command) == UNREADABLE
+    assert capsys.readouterr().err.startswith("kubectl is not installed, or not in PATH: ")
 
 
 def workload(**more: Any) -> Cluster:

@@ -150,6 +150,21 @@ def test_a_pod_without_an_answer_is_one_sentence_and_is_deleted(status: dict[str
 
 
 @pytest.mark.usefixtures("hasty")
+def test_a_pod_that_was_ended_before_it_began_has_no_log() -> None:
+    class Silent(Slow):
+        """A mock without a log."""
+
+        def logs(self, *_: Any, **__: Any) -> str:
+            raise KubectlError("container restore is waiting to start")
+
+    status = {"phase": "Failed", "reason": "NodeShutdown", "message": "the node goes"}
+    with pytest.raises(Unrestored, match=r"the Pod of the Job was ended \(NodeShutdown\): the node goes"):
+        running(Silent(status), subject(), ASKED).__enter__()
+    with pytest.raises(KubectlError, match="waiting to start"):
+        running(Silent({"phase": "Failed"}), subject(), ASKED).__enter__()
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_job_whose_pod_is_refused_says_by_whom() -> None:
     events = [{"type": "Normal", "message": "x"}, {"type": "Warning", "message": "violates PodSecurity"}]
     with pytest.raises(Unrestored, match=r"no Pod is made for Job .*: violates PodSecurity"):

@@ -99,8 +99,8 @@ def judged(pod: Injected, answer: Answer, measure: Measure) -> tuple[list[Row], 
 
 def _database(database: Database, pod: Injected, measure: Measure) -> tuple[State, str]:
     """The state of a database whose sidecar has answered, and what is to be said of it."""
-    server = pod.marks.endpoint or ("" if "://" in pod.marks.bucket else "AWS")
-    bucket = f"bucket {pod.marks.bucket}" + (f" at {server}" if server else "")
+    place = pod.marks.endpoint or ("" if "://" in pod.marks.bucket else "AWS")
+    bucket = f"bucket {pod.marks.bucket}{f' at {place}' if place else ''}"
     begun = float("inf") if pod.since is None else (measure.now - pod.since).total_seconds()
     late = (begun if database.age is None else database.age) > measure.max_age
     since = f"its last sync was {ago(database.age)}"
@@ -159,7 +159,7 @@ def _row(pod: Injected, database: Database, state: State, version: str | None) -
         workload=pod.workload,
         phase=pod.phase,
         database=database.path,
-        replica=f"{'' if '://' in marks.bucket else 's3://'}{marks.bucket}/{marks.databases.get(database.path, '')}",
+        replica=marks.url(database.path),
         endpoint=marks.endpoint,
         size=database.size,
         position=database.position,

@@ -36,6 +36,11 @@ class Marks(msgspec.Struct, frozen=True, rename="camel"):
     bucket: str = ""
     endpoint: str | None = None
 
+    def url(self, database: str) -> str:
+        """Of a database's replica: `s3://bucket/path`, `gs://bucket/path` and so on."""
+        bucket = self.bucket if "://" in self.bucket else f"s3://{self.bucket}"
+        return f"{bucket}/{self.databases.get(database, '')}"
+
 
 class Injected(NamedTuple):
     """An injected Pod. `hindrances` are why it does not run, `troubles` what happened to its sidecar lately."""

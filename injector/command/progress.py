@@ -56,11 +56,15 @@ class Progress:
             self._tell(len(futures) - len(left), len(futures), noun)
             left = wait(left, timeout=PAUSE, return_when=FIRST_COMPLETED).not_done
 
-    def _tell(self, done: int, all_of_them: int, noun: str) -> None:
+    def show(self, text: str) -> None:
+        """What is going on, in a few words, in place of the words before."""
         if self._shows and time.monotonic() >= self._next:
             self._next = time.monotonic() + PAUSE
             self._shown = True
-            self._say(f"{_CLEAR}{done} of {all_of_them} {noun}")
+            self._say(f"{_CLEAR}{text}")
+
+    def _tell(self, done: int, all_of_them: int, noun: str) -> None:
+        self.show(f"{done} of {all_of_them} {noun}")
 
     @staticmethod
     def _say(text: str) -> None:

@@ -19,6 +19,7 @@ from injector.admission.workload import TEMPLATES
 from injector.annotations.table import group
 from injector.command import FOUND, UNREADABLE, restoring, verify
 from injector.command.kubectl import Kubectl, KubectlError
+from injector.command.progress import Progress
 from injector.command.render import as_yaml
 from injector.command.restoring import Running, Told, Unrestored
 from injector.command.subject import NoSubject, Subject, subjects
@@ -29,7 +30,6 @@ from injector.pod.job import Asked
 from injector.values import SIDE_FILES, Object
 
 MOST_STALLS = 5  # connections in a row that bring nothing
-ENDED = ("Succeeded", "Failed")
 
 
 class Declined(Exception):
@@ -123,7 +123,8 @@ def _to_file(choice: Choice, kubectl: Kubectl, subject: Subject, database: str) 
             if told.failed:
                 print(restoring.problem(told, subject, asked), file=sys.stderr)
                 return FOUND
-            _fetch(kubectl, running, told, file)
+            with Progress() as progress:
+                _fetch(kubectl, running, told, file, progress)
         file.flush()
         os.fsync(file.fileno())
         temporary.replace(target)
@@ -144,10 +145,11 @@ def _temporary(target: Path) -> Iterator[tuple[BufferedRandom, Path]]:
         path.unlink(missing_ok=True)
 
 
-def _fetch(kubectl: Kubectl, running: Running, told: Told, file: BufferedRandom) -> None:
+def _fetch(kubectl: Kubectl, running: Running, told: Told, file: BufferedRandom, progress: Progress) -> None:
     """The database from the Job's Pod. Where a connection ends too early, as kubectl's can, the next one goes on."""
     place, stalls = f"{job.DIRECTORY}/0.db", 0
     while (there := file.seek(0, os.SEEK_END)) < told.bytes:
+        progress.show(f"{there:,} of {told.bytes:,} bytes are here")
         command = ["tail", "-c", f"+{there + 1}", place]
         why = "the connection ended"
         try:
@@ -208,7 +210,7 @@ def _users(kubectl: Kubectl, claim: str, place: str) -> list[str]:
     return [
         pod["metadata"]["name"]
         for pod in kubectl.find("pods", namespace=place)
-        if (pod.get("status") or {}).get("phase") not in ENDED
+        if (pod.get("status") or {}).get("phase") not in restoring.ENDED
         and any(
             (volume.get("persistentVolumeClaim") or {}).get("claimName") == claim
             for volume in pod["spec"].get("volumes") or []

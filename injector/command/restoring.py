@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from injector.command.kubectl import Kubectl, KubectlError
+from injector.command.progress import Progress
 from injector.command.subject import Subject
 from injector.errors import cut, escaped
 from injector.pod import job
@@ -26,6 +27,7 @@ STUCK_SECONDS = 45  # that a Pod waits for its image or a Secret: a pull may be 
 LATE_SECONDS = 60  # after which a Job that should have ended by itself has not
 LONGEST_NAME = 63
 LONGEST_CRON_JOB = 52
+ENDED = ("Succeeded", "Failed")
 STUCK = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
          "RunContainerError")  # fmt: skip
 
@@ -92,7 +94,9 @@ def running(
         except KubectlError as error:
             refused = error.reason not in ("", "Timeout")
             raise
-        yield _waited(kubectl, subject, asked, name, done)
+        with Progress() as progress:
+            running = _waited(kubectl, subject, asked, name, done, progress)
+        yield running
     finally:
         if not refused:
             _delete(kubectl, name, subject.namespace)
@@ -108,33 +112,53 @@ def _delete(kubectl: Kubectl, name: str, namespace: str) -> None:
 
 
 def _waited(
-    kubectl: Kubectl, subject: Subject, asked: Asked, name: str, done: Callable[[Sequence[Told]], bool] | None
+    kubectl: Kubectl,
+    subject: Subject,
+    asked: Asked,
+    name: str,
+    done: Callable[[Sequence[Told]], bool] | None,
+    progress: Progress,
 ) -> Running:
-    began, waiting_since, seen, place = time.monotonic(), 0.0, False, subject.namespace
+    began, stuck_since, seen, place = time.monotonic(), 0.0, False, subject.namespace
     while True:
         pod = _pod_of(kubectl, name, place)
         passed = time.monotonic() - began
-        if pod is None:
-            if seen or passed > UNMADE_SECONDS:
-                what = "the Pod is gone of" if seen else "no Pod is made for"
-                raise Unrestored(f"{what} Job {name}: {_why_unmade(kubectl, name, place)}")
-        else:
+        waits = "" if pod is None else _waits(pod)
+        if pod is not None:
             seen = True
-            phase = (pod.get("status") or {}).get("phase", "Pending")
-            if phase in ("Succeeded", "Failed") or (phase == "Running" and done is not None):
-                told, rest = read(kubectl.logs(pod["metadata"]["name"], CONTAINER, namespace=place), asked.databases)
-                if phase == "Running" and done is not None and done(told):
-                    return Running(place, pod["metadata"]["name"], told)
-                if phase != "Running":
-                    return Running(place, pod["metadata"]["name"], _complete(told, asked, pod, rest))
-            waits = _waits(pod) if phase == "Pending" else ""
-            waiting_since = (waiting_since or passed) if waits.startswith(STUCK) else 0.0
-            if waiting_since and passed - waiting_since > STUCK_SECONDS:
+            running = _told(kubectl, pod, asked, place, done)
+            if running is not None:
+                return running
+            stuck_since = (stuck_since or passed) if waits.startswith(STUCK) else 0.0
+            if stuck_since and passed - stuck_since > STUCK_SECONDS:
                 raise Unrestored(f"the Pod of Job {name} can't start: {waits}")
+        elif seen or passed > UNMADE_SECONDS:
+            what = "the Pod is gone of" if seen else "no Pod is made for"
+            raise Unrestored(f"{what} Job {name}: {_why_unmade(kubectl, name, place)}")
         if passed > asked.seconds + LATE_SECONDS:
-            state = "has no Pod" if pod is None else _waits(pod) or "has not ended"
+            state = "has no Pod" if pod is None else waits or "has not ended"
             raise Unrestored(f"Job {name} took more than {asked.seconds} s: {state}")
+        progress.show(f"Job {name} in {place} restores: {passed:.0f} s {cut(waits, 60)}")
         time.sleep(POLL_SECONDS)
+
+
+def _told(
+    kubectl: Kubectl, pod: Object, asked: Asked, place: str, done: Callable[[Sequence[Told]], bool] | None
+) -> Running | None:
+    """What the Job's Pod has told, once that is all."""
+    phase, name = (pod.get("status") or {}).get("phase", "Pending"), pod["metadata"]["name"]
+    if phase not in ENDED and (phase != "Running" or done is None):
+        return None
+    try:
+        log = kubectl.logs(name, CONTAINER, namespace=place)
+    except KubectlError:
+        if phase not in ENDED or not (pod.get("status") or {}).get("reason"):
+            raise
+        log = ""  # of a Pod that was ended before its container began
+    told, rest = read(log, asked.databases)
+    if phase in ENDED:
+        return Running(place, name, _complete(told, asked, pod, rest))
+    return Running(place, name, told) if done is not None and done(told) else None
 
 
 def _pod_of(kubectl: Kubectl, name: str, place: str) -> Object | None:

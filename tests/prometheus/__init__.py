@@ -131,7 +131,11 @@ class Prometheus:
         return {
             "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
             "rule_files": ["rules.yml"],
-            "scrape_configs": [{"job_name": job, "static_configs": configs} for job, configs in jobs.items()],
+            "scrape_configs": [
+                # What kube-state-metrics says of Pods has their labels, which count before its own.
+                {"job_name": job, "static_configs": configs, "honor_labels": job == "kube-state-metrics"}
+                for job, configs in jobs.items()
+            ],
         }
 
     def _scrapes(self) -> bool:
