@@ -215,6 +215,25 @@ def test_an_event_of_the_newer_api_has_its_time_elsewhere() -> None:
     assert pods.refused([{**newer, "series": None, "eventTime": "2026-11-29T11:59:00Z"}], made, "", "")
 
 
+def warning(reason: str, when: str, message: str = "why", uid: str = "1") -> Object:
+    return {"reason": reason, "message": message, "lastTimestamp": when, "involvedObject": {"uid": uid}}
+
+
+def test_what_the_kubelet_has_warned_of_lately_is_told_newest_first_and_once() -> None:
+    living = pod()
+    living["metadata"]["uid"] = "1"
+    events = [
+        warning("FailedMount", "2026-11-29T11:20:00Z", "no such Secret"),
+        warning("Unhealthy", "2026-11-29T11:50:00Z", "Readiness probe failed: \nlitestream-hook: it is locked\n"),
+        warning("FailedMount", "2026-11-29T11:30:00Z", "no such Secret"),
+        warning("BackOff", "2026-11-29T11:50:00Z"),
+        warning("Unhealthy", "2026-11-29T10:50:00Z", "of long ago"),
+        warning("Unhealthy", "2026-11-29T11:50:00Z", "of another Pod", "2"),
+    ]
+    told = ["Unhealthy: it is locked", "FailedMount: no such Secret"]
+    assert pods.injected(living, "", NOW, events).events == told
+
+
 def test_a_pod_that_has_finished_is_not_looked_at() -> None:
     assert [pods.lives(pod(phase=phase)) for phase in ("Succeeded", "Failed", "Pending", "Running")] == [
         False,

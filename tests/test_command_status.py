@@ -132,6 +132,17 @@ def test_a_sentence_that_is_true_of_many_is_said_once(capsys: pytest.CaptureFixt
     assert line.startswith("error: Pod shop/bare-0, Pod shop/bare-1, Pod shop/bare-2 and 2 more: asks for")
 
 
+def test_nothing_of_a_pods_text_reaches_the_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[2J"
+    marks = json.dumps({"databases": {f"/{evil}": evil}, "bucket": evil, "endpoint": evil})
+    own = {**OLD["metadata"]["annotations"], f"{GROUP}/status": marks}
+    states = [{"name": REPLICATE, "state": {"terminated": {"exitCode": 1, "message": evil}}}]
+    pod = {**OLD, "metadata": {**OLD["metadata"], "annotations": own}, "status": {"containerStatuses": states}}
+    for output in ("wide", "json", "yaml"):
+        status.run(Kubelet(others=[pod]), reviews.DEFAULTS, output=output)
+        assert "\x1b" not in capsys.readouterr().out
+
+
 def test_wide_says_where_the_replica_is(capsys: pytest.CaptureFixture[str]) -> None:
     status.run(Kubelet(others=[OLD]), reviews.DEFAULTS, output="wide")
     heading, row = capsys.readouterr().out.splitlines()[:2]

@@ -33,6 +33,7 @@ def pod(**more: Any) -> Injected:
         "since": NOW - timedelta(hours=1),
         "hindrances": [],
         "troubles": [],
+        "events": ["FailedMount: no such Secret"],
     }
     return Injected(**{**usual, **more})
 
@@ -135,18 +136,19 @@ def test_a_litestream_that_does_not_answer_fails_all_its_databases() -> None:
 
 
 def test_who_may_not_ask_does_not_know() -> None:
-    (row,), (problem,) = health.judged(pod(), KubectlError("you may not"), MEASURE)
+    (row,), (event, problem) = health.judged(pod(), KubectlError("you may not"), MEASURE)
     assert (row.state, problem.severity, problem.message) == ("unknown", "unknown", "you may not")
+    assert (event.severity, event.message) == ("warning", "FailedMount: no such Secret")
     assert (row.litestream, row.replica) == ("0.5.17", "s3://litestream/shop/a.db")
 
 
 def test_a_pod_that_went_meanwhile_is_no_fault() -> None:
-    (row,), (problem,) = health.judged(pod(), NotFound("there is no Pod"), MEASURE)
+    (row,), (problem,) = health.judged(pod(events=[]), NotFound("there is no Pod"), MEASURE)
     assert (row.state, problem.severity, problem.message) == ("waiting", "warning", "has gone while it was asked")
 
 
 def test_an_old_litestream_can_not_be_asked_and_says_so() -> None:
-    old = pod(way="none", image="litestream/litestream:0.3.13")
+    old = pod(way="none", image="litestream/litestream:0.3.13", events=[])
     (row,), problems = health.judged(old, None, MEASURE)
     assert row.state == "unknown"
     assert [each.message for each in problems] == [
@@ -157,7 +159,7 @@ def test_an_old_litestream_can_not_be_asked_and_says_so() -> None:
 
 
 def test_what_holds_a_pod_up_is_an_error_and_a_restart_is_none() -> None:
-    held = pod(running=False, hindrances=["init ended with exit code 1"], troubles=["started again"])
+    held = pod(running=False, events=[], hindrances=["init ended with exit code 1"], troubles=["started again"])
     (row,), problems = health.judged(held, None, MEASURE)
     assert row.state == "failing"
     assert [(each.severity, each.message) for each in problems] == [

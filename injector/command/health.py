@@ -71,7 +71,9 @@ def judged(pod: Injected, answer: Answer, measure: Measure) -> tuple[list[Row], 
     report = Report(None, [], [Database(each) for each in pod.marks.databases])
     if isinstance(answer, Report):
         report = answer
-    elif isinstance(answer, NotFound):
+    else:
+        problems += [problem("warning", each) for each in pod.events]
+    if isinstance(answer, NotFound):
         problems.append(problem("warning", "has gone while it was asked"))
     elif isinstance(answer, KubectlError):
         state = "unknown"

@@ -24,6 +24,8 @@ SHORT_NAMES = {
     "rs": "replicaset",
     "sts": "statefulset",
 }
+REPEATED = {"BackOff", "FailedScheduling"}  # events that say what the Pod's status says
+MOST_EVENTS = 3  # of a Pod, that are told
 BEGINNING = {"PodInitializing", "ContainerCreating"}
 LISTS = ("initContainers", "containers")
 FINISHED = {"Succeeded", "Failed"}
@@ -43,7 +45,11 @@ class Marks(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Injected(NamedTuple):
-    """An injected Pod. `hindrances` are why it does not run, `troubles` what happened to its sidecar lately."""
+    """An injected Pod.
+
+    `hindrances` are why it does not run, `troubles` what happened to its sidecar lately, and `events` what the kubelet
+    has warned of, which is old news where the sidecar itself can be asked.
+    """
 
     namespace: str
     name: str
@@ -56,6 +62,7 @@ class Injected(NamedTuple):
     since: datetime | None
     hindrances: list[str]
     troubles: list[str]
+    events: list[str]
 
 
 class Missing(NamedTuple):
@@ -111,8 +118,15 @@ def container(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((item for key in LISTS for item in spec.get(key) or [] if item["name"] == REPLICATE), None)
 
 
-def injected(pod: Mapping[str, Any], variant: str, now: datetime) -> Injected:
-    """What is known of a Pod that has a sidecar."""
+def injected(pod: Mapping[str, Any], variant: str, now: datetime, events: Iterable[Mapping[str, Any]] = ()) -> Injected:
+    """What is known of a Pod that has a sidecar.
+
+    Args:
+        pod: the Pod.
+        variant: whose annotations count.
+        now: the moment.
+        events: warnings, about anything.
+    """
     metadata, status = pod["metadata"], pod.get("status") or {}
     own = container(pod) or {}
     try:
@@ -136,6 +150,7 @@ def injected(pod: Mapping[str, Any], variant: str, now: datetime) -> Injected:
         _time(running.get("startedAt")) if running else None,
         [*unmarked, *_unscheduled(status), *(word for each in states for word in _hindrance(each))],
         _troubles(mine, now),
+        _warned(metadata, events, now),
     )
 
 
@@ -235,6 +250,20 @@ def _troubles(state: Mapping[str, Any], now: datetime) -> list[str]:
     if "running" not in (state.get("state") or {}) or when is None or now - when > RECENT:
         return []
     return [f"{REPLICATE} was started again at {ended['finishedAt']}: it had ended with {_exit(ended)}"]
+
+
+def _warned(metadata: Mapping[str, Any], events: Iterable[Mapping[str, Any]], now: datetime) -> list[str]:
+    """The newest few warnings about a Pod that its status does not repeat."""
+    about = [
+        event
+        for event in events
+        if (event.get("involvedObject") or {}).get("uid") == metadata.get("uid")
+        and event.get("reason") not in REPEATED
+        and now - _last(event) < RECENT
+    ]
+    newest = sorted(about, key=_last, reverse=True)
+    lines = dict.fromkeys(f"{each.get('reason')}: {_last_line(each.get('message'))}" for each in newest)
+    return list(lines)[:MOST_EVENTS]
 
 
 def _exit(ended: Mapping[str, Any]) -> str:

@@ -1,11 +1,14 @@
 """What a Pod's sidecar says of its databases, asked by exec: one call where its image has a shell (scripts/report.sh).
 
+Whoever owns the Pod decides what it says, so nothing of it is taken for more than text.
+
 Without a shell there is no `timeout` either, and a question to a bucket that is away would live on in the container for
 minutes: then Litestream is asked for what it knows by itself, and no bucket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -24,9 +27,11 @@ Way = Literal["shell", "binary", "none"]
 PATIENCE = 30.0  # seconds for a sidecar to answer; of these, a bucket has eight
 UNANSWERED = 124  # exit code of what took too long
 SILENT = "does not answer"
-_PART = re.compile("^\x1e(\\w+) (\\d+)\n", re.MULTILINE)
-_ROW = re.compile(r"0 +[0-9a-f]{16} +([0-9a-f]{16}) +\d+ +\S+")
-_FILE = re.compile(r"file [0-9a-f]{16}-([0-9a-f]{16})\.ltx (\d+)")
+_PART = re.compile("^\x1e([a-z]+) ([0-9]{1,3})\n", re.MULTILINE)
+_ROW = re.compile(r"0 +[0-9a-f]{16} +([0-9a-f]{16}) +[0-9]+ +\S+")
+_FILE = re.compile(r"file [0-9a-f]{16}-([0-9a-f]{16})\.ltx ([0-9]{1,18})")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}[0-9A-Za-z.+-]{0,40}")
 _SAID = re.compile(r"^Error: |^litestream-hook: ")
 
 
@@ -107,8 +112,8 @@ def read(output: str, databases: Sequence[str]) -> Report:
 def _report(parts: Sequence[tuple[str, _Part]], databases: Sequence[str]) -> Report:
     once = dict(parts)
     each = {key: [part for name, part in parts if name == key] for key in ("size", "replica", "seen")}
-    now = float(once["now"].text) if "now" in once and once["now"].text.isdigit() else time.time()
-    listed = {entry.get("path"): entry for entry in _decoded(once.get("list")).get("databases") or []}
+    now = float(text) if _NUMBER.fullmatch(text := _text(once.get("now"))) else time.time()
+    synced = _synced(_decoded(once.get("list")).get("databases"))
     wrong, silent = [], ""
     for word in ("info", "list"):
         if word in once and once[word].code:
@@ -120,26 +125,27 @@ def _report(parts: Sequence[tuple[str, _Part]], databases: Sequence[str]) -> Rep
     version = _decoded(once.get("info")).get("version")
     found = []
     for number, path in enumerate(databases):
-        synced = _moment(listed.get(path, {}).get("last_sync_at"))
+        last = synced.get(path)
         mine = {key: parts[number] for key, parts in each.items() if number < len(parts)}
         size, seen = _text(mine.get("size")), _FILE.fullmatch(_text(mine.get("seen")))
         row = _ROW.fullmatch(_text(mine.get("replica")))
         found.append(
             Database(
                 path,
-                int(size) if size.isdigit() else None,
+                int(size) if _NUMBER.fullmatch(size) else None,
                 seen[1] if seen else None,
                 float(seen[2]) if seen else None,
                 row[1] if row else None,
-                synced,
-                None if synced is None else max(0.0, now - synced.timestamp()),
+                last,
+                None if last is None else max(0.0, now - last.timestamp()),
                 _bucket(mine.get("replica")),
             )
         )
     # While its first sync waits for the bucket, Litestream answers no `list`.
     if silent and not any(database.bucket for database in found):
         wrong.append(silent)
-    return Report(version if isinstance(version, str) else None, wrong, found)
+    known = isinstance(version, str) and _VERSION.fullmatch(version)
+    return Report(version if known else None, wrong, found)
 
 
 def _bucket(part: _Part | None) -> str:
@@ -160,11 +166,16 @@ def _decoded(part: _Part | None) -> Object:
         return {}
 
 
-def _moment(text: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC) if isinstance(text, str) else None
-    except ValueError:
-        return None
+def _synced(listed: object) -> dict[str, datetime]:
+    """When each database was last synced, by what Litestream lists."""
+    entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    found = {}
+    for entry in entries:
+        path, text = entry.get("path"), entry.get("last_sync_at")
+        if isinstance(path, str) and isinstance(text, str):
+            with contextlib.suppress(ValueError, OverflowError):
+                found[path] = datetime.fromisoformat(text).astimezone(UTC)
+    return found
 
 
 def _both(answer: Answer) -> str:

@@ -17,6 +17,7 @@ from injector.command.health import Answer, Measure, Problem, Row
 from injector.command.kubectl import Kubectl, KubectlError
 from injector.command.pods import Injected, Missing
 from injector.command.progress import Progress
+from injector.errors import escaped
 from injector.options import Options
 from injector.values import Object
 
@@ -72,7 +73,9 @@ def run(
     rows = [Row(each.namespace, each.kind, each.name, "missing") for each in lacking]
     rows += [Row(each.namespace, each.kind, each.name, "refused") for each in refused]
     problems += [_problem(each) for each in [*lacking, *refused]]
-    injected = [pods.injected(pod, chosen.variant, measure.now) for pod in mine if pods.container(pod) is not None]
+    injected = [
+        pods.injected(pod, chosen.variant, measure.now, events) for pod in mine if pods.container(pod) is not None
+    ]
     for pod, answer in zip(injected, _answers(kubectl, injected), strict=True):
         databases, wrong = health.judged(pod, answer, measure)
         rows += databases
@@ -147,7 +150,7 @@ def _print_document(whole: Any, output: str) -> None:  # noqa: ANN401 (what beco
 def _table(rows: Sequence[Row], *, wide: bool, colours: bool) -> Iterable[str]:
     """The rows below their headings, each column as wide as its longest text."""
     headings = WIDE if wide else HEADINGS
-    cells = [headings, *(_cells(row)[: len(headings)] for row in rows)]
+    cells = [headings, *(tuple(map(escaped, _cells(row)[: len(headings)])) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     at = HEADINGS.index("STATE")
     for number, line in enumerate(cells):
@@ -194,7 +197,7 @@ def _sentences(problems: Sequence[Problem]) -> Iterable[str]:
             if its == severity:
                 more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
                 about = f"{', '.join(places[:NAMED])}{more}: " if places else ""
-                yield f"{severity}: {about}{message}"
+                yield escaped(f"{severity}: {about}{message}")
 
 
 def _counted(number: int, noun: str) -> str:
