@@ -4,9 +4,14 @@ import collections
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.podrunner import missing
+
+# On a busy machine an example takes as long as it takes.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 SLOWNESS = ("slow", "containers", "apiserver")
 # What CI may skip, as its machine can't have it. Everything else must run there; what is not installed can be.

@@ -34,7 +34,6 @@ OPTIONS = options.read({})
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 fuzz = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize="FUZZ_EXAMPLES" not in os.environ,
     database=None,
     print_blob=True,

@@ -20,7 +20,7 @@ from tests import pods, reviews, schemas
 
 OPTIONS = options.read({})
 Object = dict[str, Any]
-examples = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def injected(pod: Object) -> Object | None:
@@ -105,7 +105,7 @@ def test_what_is_not_ours_is_unchanged(pod: Object) -> None:
 
 
 @given(pods.pods())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_every_injected_pod_is_valid(pod: Object) -> None:
     after = injected(pod)
     if after is not None:
@@ -148,7 +148,7 @@ def test_what_is_injected_has_no_rights_and_shows_no_credentials(pod: Object) ->
 
 @pytest.mark.slow
 @given(pods.pods(pods.hostile_annotations()))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_no_text_of_an_annotation_reaches_a_shell_or_an_expansion(pod: Object) -> None:
     after = injected(pod)
     if after is None:

@@ -14,7 +14,7 @@ Object = dict[str, Any]
 OBJECTS = st.dictionaries(st.sampled_from(["a", "b", "c"]), JSON)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JSON, JSON)
 def test_laid_twice_is_laid_once(theirs: Any, ours: Any) -> None:
     before = exact(theirs), exact(ours)
@@ -24,7 +24,7 @@ def test_laid_twice_is_laid_once(theirs: Any, ours: Any) -> None:
     assert (exact(theirs), exact(ours)) == before, "an argument was changed"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(OBJECTS, OBJECTS)
 def test_every_key_is_kept_and_every_plain_value_of_ours_wins(theirs: Object, ours: Object) -> None:
     after = merge.over(theirs, ours)
@@ -36,7 +36,7 @@ def test_every_key_is_kept_and_every_plain_value_of_ours_wins(theirs: Object, ou
         assert after[key] is theirs[key]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(OBJECTS)
 def test_what_is_as_it_should_be_stays_the_very_same_object(theirs: Object) -> None:
     assert merge.over(theirs, dict(theirs)) is theirs

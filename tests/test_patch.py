@@ -40,21 +40,21 @@ def judge(before: Any, after: Any) -> None:
 
 
 @given(JSON, JSON)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_patch_turns_any_document_into_any_other(before: Any, after: Any) -> None:
     judge({"doc": before}, {"doc": after})
 
 
 @pytest.mark.slow
 @given(NAMED, NAMED)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_patch_turns_any_list_of_containers_or_mounts_into_any_other(before: Any, after: Any) -> None:
     judge({"items": before}, {"items": after})
 
 
 @pytest.mark.slow
 @given(NAMED, st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_reordered_list_with_shared_items_is_patched(items: Any, random: Any) -> None:
     after = [item for item in items if random.random() < 0.8]
     random.shuffle(after)

@@ -225,7 +225,7 @@ def test_where_there_are_no_files_in_memory_a_private_one_is_used_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damaged_pem_is_served_right_or_refused_in_words(data: st.DataObject) -> None:
     """Whatever bytes stand in the files, the outcome is a context or one kind of error."""
@@ -248,7 +248,7 @@ def test_damaged_pem_is_served_right_or_refused_in_words(data: st.DataObject) ->
             assert str(error)  # noqa: PT017 (or no error at all)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=300))
 def test_a_bundle_of_anything_is_no_crash(content: bytes) -> None:
     refusal(LEAF, content)

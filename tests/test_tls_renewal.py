@@ -124,7 +124,7 @@ def test_a_lost_ca_stays_trusted_by_whoever_still_knew_it() -> None:
 
 
 @pytest.mark.slow  # thousands of pairs are made
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_from_any_secret_at_any_time_one_step_leads_to_a_valid_certificate(data: st.DataObject) -> None:
     """Bytes cut, swapped between keys, or made up: after one write the next look finds nothing wrong."""

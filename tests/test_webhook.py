@@ -92,7 +92,7 @@ def ask(body: bytes) -> webhook.Answer:
 
 @pytest.mark.slow
 @given(st.lists(st.sampled_from(range(len(PLACES))), min_size=1, max_size=1), JSON)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_at_any_place_is_answered(chosen: list[int], value: Any) -> None:
     review, place = PLACES[chosen[0]]
     body = copy.deepcopy(review)
