@@ -178,3 +178,16 @@ def test_a_cron_job_does_not_overlap_and_keeps_what_failed() -> None:
     assert list(problems(result, RELEASES[-1])) == []
     assert "ttlSecondsAfterFinished" not in result["spec"]["jobTemplate"]["spec"]
     assert (result["spec"]["concurrencyPolicy"], result["spec"]["failedJobsHistoryLimit"]) == ("Forbid", 3)
+
+
+def test_it_gets_into_every_store_as_the_sidecar_does() -> None:
+    spec = spec_of(made(reviews.pod(path=PATH, bucket="gs://my-bucket", secret="google")))
+    (secret,) = (volume["secret"] for volume in spec["volumes"] if volume["name"] == "litestream-hook-credentials")
+    assert secret["secretName"] == "google"
+    (container,) = spec["containers"]
+    assert "/etc/litestream-credentials" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    (file,) = (entry for entry in container["env"] if entry["name"] == "GOOGLE_APPLICATION_CREDENTIALS")
+    assert file["value"] == "/etc/litestream-credentials/key.json"
+    spec = spec_of(made(reviews.pod(path=PATH, bucket="abs://account/backups", secret="azure")))
+    (key,) = (entry for entry in spec["containers"][0]["env"] if entry["name"] == "LITESTREAM_AZURE_ACCOUNT_KEY")
+    assert key["valueFrom"]["secretKeyRef"] == {"name": "azure", "key": "AZURE_STORAGE_KEY"}
