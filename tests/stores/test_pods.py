@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from injector.command import restoring
+from injector.pod import job
 from injector.pod.containers import INIT, REPLICATE
+from injector.pod.job import Asked
 from injector.tls.certificate import make_ca
+from tests import reviews
 from tests.durability.stage import NATIVE_05, SCENARIO, Row, Stage, committed, end, file, rows, started
 from tests.podrunner import BlockedPod
 from tests.stores import azure, google, sftp
@@ -48,6 +52,7 @@ def test_two_databases_come_back_each_with_its_own_rows(kind: Callable[[], Any],
         committed(run, 100)
         promised = end(run, row)
         assert promised, "nothing was written"
+        assert verified(stage) == dict.fromkeys(DATABASES)
         run = stage.start(writes=False)
         started(run, row)
         run.wait_log("app", "idle")
@@ -55,6 +60,19 @@ def test_two_databases_come_back_each_with_its_own_rows(kind: Callable[[], Any],
         end(run, row)
     assert even == [number for number in promised if number % 2 == 0]
     assert odd == [number for number in promised if number % 2 == 1]
+
+
+def verified(stage: Stage) -> dict[str, str | None]:
+    """What is wrong with each database, by the Job that restores them (`litestream-hook verify`)."""
+    source = job.source(reviews.injected(stage.pod(), options=stage.s3.options), stage.s3.options)
+    made = job.job(source, Asked("verify", list(source.databases)), "verify", "default")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "verify"}, **made["spec"]["template"]}
+    pod["metadata"] = {"name": "verify"}
+    run = stage.node.start(pod)
+    run.wait_ended()
+    told, rest = restoring.read(run.logs(job.CONTAINER), list(source.databases))
+    assert rest == ""
+    return {one.path: one.why or one.failed or (None if one.tables else "nothing restored") for one in told}
 
 
 @contextmanager
