@@ -325,22 +325,6 @@ def test_a_request_with_thousands_of_mistakes_has_an_answer_of_a_few() -> None:
             assert " more" in reply["status"]["message"]
 
 
-def test_what_is_kept_of_many_plans_is_bounded_and_of_each_pod_its_own() -> None:
-    inject._latest.clear()
-    pods = [reviews.pod(bucket=f"bucket-{number}") for number in range(inject.MOST_LATEST + 1)]
-    injected = [reviews.injected(pod) for pod in pods]
-    assert len(inject._latest) == 1
-    inject._latest.clear()
-    assert injected == [reviews.injected(pod) for pod in pods]
-    assert len({str(pod["spec"]) for pod in injected}) == len(pods)
-
-
-def test_a_large_plan_is_not_kept() -> None:
-    inject._latest.clear()
-    reviews.injected(reviews.pod(path=",".join(f"/data/{number}.db" for number in range(200))))
-    assert not inject._latest
-
-
 def test_a_claim_on_one_pod_is_not_in_the_next() -> None:
     pod, identity = reviews.pod(), replica.of_pod(reviews.pod(), "default")
     once = inject.inject(pod, identity, reviews.DEFAULTS).pod

@@ -31,6 +31,7 @@ from injector.annotations.table import (
     similar,
 )
 from injector.errors import quoted
+from injector.latest import Latest
 from injector.options import DEFAULT_IMAGE, Options
 from injector.stores import STORES
 from injector.values import Duration, Image, Quantity
@@ -58,7 +59,6 @@ OLDEST_SOUND = (0, 5, 17)
 
 
 MOST_UNKNOWN = 20  # are looked at for what was meant
-SHORT = 256  # characters of a value
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -107,6 +107,9 @@ class Settings(msgspec.Struct, frozen=True):
     broken: frozenset[str]  # keys whose value is wrong: their default stands in, so that the rest can be checked
 
 
+_latest: Latest[tuple[Settings, Findings]] = Latest()
+
+
 def ours(metadata: object, group: str) -> dict[str, Any]:
     """The annotations of our group in an object's metadata (of any shape), by their key below the group."""
     prefix = group + "/"
@@ -133,6 +136,18 @@ def read(own: Mapping[str, str], options: Options, findings: Findings, defaults:
         findings: takes the violations and warnings.
         defaults: what holds in the namespace for keys that are not there, and what may not be written.
     """
+    group = findings.group
+    settings, told = _latest.of((group, own, options, defaults), lambda: _read(own, options, defaults, Findings(group)))
+    findings.origins = told.origins
+    findings.violations += told.violations
+    findings.warnings += told.warnings
+    return settings
+
+
+def _read(
+    own: Mapping[str, str], options: Options, defaults: Defaults, findings: Findings
+) -> tuple[Settings, Findings]:
+    """Settings, and what is to be said of them."""
     defaults = defaults.fitting(own)
     others = defaults.under(own)
     findings.origins = {key: defaults.used[key].origin for key in others}
@@ -152,7 +167,7 @@ def read(own: Mapping[str, str], options: Options, findings: Findings, defaults:
     _check_together(settings, texts, findings)
     _check_store(settings, own, findings)
     _check_policy(settings, texts, findings)
-    return settings
+    return settings, findings
 
 
 def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> tuple[dict[str, Any], set[str]]:
@@ -162,18 +177,12 @@ def _read_each(own: Mapping[str, str], options: Options, findings: Findings) -> 
         if annotation is None or (key == "inject" and value == "true"):
             continue
         try:
-            result[key.replace("-", "_")] = _short(key, value) if len(value) <= SHORT else annotation.read(value)
+            result[key.replace("-", "_")] = annotation.read(value)
         except ValueError as right:
             findings.deny(key, value, str(right))
             broken.add(key)
     result.pop("inject", None)
     return result, broken
-
-
-@functools.lru_cache(maxsize=1024)
-def _short(key: str, text: str) -> Any:  # noqa: ANN401 (whatever the table reads)
-    """A value that was read already, as the Pods of a workload all have the same ones. Long texts would fill memory."""
-    return BY_KEY[key].read(text)
 
 
 def built_in(options: Options) -> dict[str, str | None]:

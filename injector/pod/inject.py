@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
-import msgspec
-
 from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings, ours
 from injector.annotations.settings import read as read_settings
 from injector.annotations.table import LABEL, STATUS, group
+from injector.latest import Latest
 from injector.options import Options
 from injector.pod import (
     check,
@@ -38,8 +37,6 @@ Named = Literal["initContainers", "containers", "ephemeralContainers", "volumes"
 
 LONGEST_ANNOTATIONS = 256 * 1024  # bytes of all keys and values of an object, as Kubernetes' validation counts them
 SLACK_SECONDS = 5  # between the last final sync and SIGKILL
-LONGEST_KEY = 8 * 1024  # bytes of a plan whose containers are kept: most have 2,000
-MOST_LATEST = 128
 
 
 class Injection(NamedTuple):
@@ -63,8 +60,7 @@ class _Built(NamedTuple):
     volumes: list[Object]
 
 
-_encoder = msgspec.msgpack.Encoder()
-_latest: dict[bytes, _Built] = {}  # by all of a plan that they are made of; nobody changes what is built
+_latest: Latest[_Built] = Latest()
 
 
 def inject(pod: Object, identity: Identity, options: Options, defaults: Defaults = NONE) -> Injection:
@@ -129,31 +125,25 @@ def _plan(
 
 
 def _build(plan: Plan, findings: Findings) -> _Built:
-    """The containers and volumes that a plan adds: of all that it holds, whoever the containers are for is left out.
-
-    What the latest plans added is kept, as all Pods of a workload are given the same.
-    """
+    """The containers and volumes that a plan adds: of all that it holds, whoever the containers are for is left out."""
     plan = plan._replace(targets=(), earlier=Earlier())
-    key = _encoder.encode(plan)
-    if key in _latest:
-        return _latest[key]
-    init = containers.init(plan)
-    if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in init["env"]):
-        findings.deny(
-            "path",
-            None,
-            "names more databases than one Litestream config can hold: use fewer, or shorter paths",
+
+    def build() -> _Built:
+        init = containers.init(plan)
+        if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in init["env"]):
+            findings.deny(
+                "path",
+                None,
+                "names more databases than one Litestream config can hold: use fewer, or shorter paths",
+            )
+            findings.end()
+        return _Built(
+            [init, *containers.restores(plan)],
+            containers.replicate(plan),
+            [volumes.config_volume(), *plan.storage.volumes, *plan.credentials.volumes],
         )
-    built = _Built(
-        [init, *containers.restores(plan)],
-        containers.replicate(plan),
-        [volumes.config_volume(), *plan.storage.volumes, *plan.credentials.volumes],
-    )
-    if len(key) <= LONGEST_KEY and not findings.violations:
-        if len(_latest) == MOST_LATEST:
-            _latest.clear()
-        _latest[key] = built
-    return built
+
+    return _latest.of(plan, build)
 
 
 def _missing(spec: PodSpec, built: _Built) -> list[str]:

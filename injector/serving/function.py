@@ -17,7 +17,7 @@ from injector.serving.defaulting import Defaulting
 
 
 class _Sent(Response):
-    """What an application sends."""
+    """What an application sends; the same one for all requests, as it holds nothing of any."""
 
     def __init__(self, application: Application) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ async def mutate(request: Request) -> Response:
     the options of the environment, DEFAULTS_FILE as it is then, and a log; nobody asks the Kubernetes API.
     """
     state = request.app.state
-    if not hasattr(state, "application"):
+    if not hasattr(state, "answer"):
         chosen = options.read(os.environ)
-        application = Application(chosen, None, Defaulting(chosen))
+        answer = _Sent(Application(chosen, None, Defaulting(chosen)))
         log.configure(chosen)
-        state.application = application
-    return _Sent(state.application)
+        state.answer = answer
+    return cast("Response", state.answer)
 
 
 class Served:
@@ -50,7 +50,7 @@ class Served:
     """
 
     def __init__(self, application: Application) -> None:
-        self.state = State({"application": application})  # where `Request.app` looks
+        self.state = State({"answer": _Sent(application)})  # where `Request.app` looks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""

@@ -1,0 +1,43 @@
+"""What was worked out last, kept by all that it depends on: the Pods of a workload ask for the same again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+MOST = 128
+LONGEST = 8 * 1024  # bytes: what has more is rare, and would fill memory
+_encoder = msgspec.json.Encoder()
+Result = TypeVar("Result")
+
+
+class Latest(Generic[Result]):
+    """Results of one pure function, which nobody changes."""
+
+    def __init__(self) -> None:
+        self._results: dict[bytes, Result] = {}
+
+    def of(self, values: object, work: Callable[[], Result]) -> Result:
+        """The result for these values: kept from before, or worked out now.
+
+        Args:
+            values: all that the result depends on; those that are written alike in JSON are the same.
+            work: the function; what it raises is not kept.
+        """
+        try:
+            key = _encoder.encode(values)
+        except (TypeError, ValueError, RecursionError):  # of a manifest: YAML holds more than JSON
+            return work()
+        if key in self._results:
+            return self._results[key]
+        result = work()
+        if len(key) <= LONGEST:
+            if len(self._results) >= MOST:
+                self._results.clear()
+            self._results[key] = result
+        return result
+
+    def __len__(self) -> int:
+        return len(self._results)
