@@ -29,7 +29,7 @@ from injector.annotations import operator_file
 from injector.pod import containers
 from injector.stores import Place
 from injector.tls import certificate
-from tests import prometheus, reviews, running, standin
+from tests import prometheus, reviews, running, schemas, standin
 from tests.podrunner.images import litestream_binary
 from tests.podrunner.proxy import Proxy
 from tests.podrunner.s3 import REGION, S3, Keys, free_ports
@@ -775,7 +775,9 @@ def test_a_pod_that_has_the_default_port_itself_is_told_to_write_another() -> No
 
 
 def test_the_policy_closes_the_metrics_port_to_all_but_prometheus_and_no_other_port() -> None:
-    spec = yaml.safe_load(POLICY.read_text())["spec"]
+    policy = yaml.safe_load(POLICY.read_text())
+    assert [problem for release in schemas.RELEASES for problem in schemas.problems(policy, release)] == []
+    spec = policy["spec"]
     everybody, prometheus_alone = spec["ingress"]
     (port,) = prometheus_alone["ports"]
     ranges = [(each["protocol"], range(each["port"], each["endPort"] + 1)) for each in everybody["ports"]]
