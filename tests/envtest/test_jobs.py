@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from injector import cli
 from injector.command import UNREADABLE, restore, restoring, verify
 from injector.command.kubectl import Kubectl
 from injector.command.subject import subjects
@@ -107,9 +108,11 @@ def test_the_job_is_accepted_where_its_workload_is_and_neither_injected_nor_give
 
 
 def test_a_job_that_does_not_end_in_time_is_deleted_and_one_sentence(
-    admin: Kubectl, shop: str, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+    shop: str, cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert verify.run(verify.Choice("sts/shop", shop, seconds=2), admin, reviews.DEFAULTS) == UNREADABLE
+    monkeypatch.setenv("PATH", str(cluster.assets), prepend=":")
+    where = ["--namespace", shop, "--kubeconfig", str(cluster.kubeconfig)]
+    assert cli.main(["verify", "sts/shop", "--timeout", "2s", *where]) == UNREADABLE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("the Pod is gone of Job litestream-verify-shop-")
     assert line.endswith(": Job was active longer than specified deadline")
