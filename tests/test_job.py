@@ -142,6 +142,12 @@ def test_it_passes_the_restricted_standard_if_the_application_does() -> None:
         assert list(restricted.violations(spec_of(made(reviews.pod(path=PATH), mode)))) == []
 
 
+def test_an_ordinary_sidecar_is_as_good_a_model() -> None:
+    (container,) = spec_of(made(reviews.pod(path=PATH, sidecar="container", restore="if-exists")))["containers"]
+    assert "AWS_ACCESS_KEY_ID" in {entry["name"] for entry in container["env"]}
+    assert not {"lifecycle", "readinessProbe"} & set(container)
+
+
 def test_a_pod_that_is_not_injected_has_no_source() -> None:
     with pytest.raises(NotInjected):
         job.source(reviews.pod(path=PATH), reviews.DEFAULTS)

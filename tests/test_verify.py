@@ -15,9 +15,10 @@ from injector.command import FOUND, UNREADABLE, verify
 from injector.command.verify import Choice
 from injector.pod import job
 from tests import prometheus, reviews
-from tests.durability.stage import NATIVE_05, Row, Stage, end, write
+from tests.durability.stage import NATIVE_03, NATIVE_05, Row, Stage, end, write
 from tests.jobs import Cluster
 from tests.podrunner import Node
+from tests.podrunner.images import litestream
 from tests.podrunner.proxy import Proxy
 from tests.podrunner.s3 import S3, Keys
 from tests.replicas import Writer
@@ -195,7 +196,7 @@ def test_what_is_wrong_with_a_replica_is_one_sentence(
     where = f"bucket litestream at {s3.endpoint}"
     assert (empty.code, empty.databases[0]["problem"]) == (
         FOUND,
-        f"there is no backup at wrong/data/app.db in {where}",
+        f"there is no backup at wrong/data/app.db in {where} (no matching backup files available)",
     )
     assert (good.code, good.databases[0]["tables"]) == (0, [{"name": "t", "rows": 2}])
     assert broken.code == FOUND
@@ -279,6 +280,22 @@ def test_an_image_that_can_not_tell_asks_for_another(
         assert f"so no Job can use it: write --image {image}, which" in capsys.readouterr().err
         assert not cluster.runs
         assert verified(cluster, image=image).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.containers
+def test_a_replica_of_litestream_0_3_is_verified_by_a_newer_image(s3: S3, verified: Callable[..., Said]) -> None:
+    row = Row("", NATIVE_03)
+    images = {"litestream/litestream:0.5.17": litestream("0.5.17")}
+    with Stage(NATIVE_03, s3) as stage, Node(images=images, secrets={"litestream-hook-secret": s3.secret}) as node:
+        run = stage.start()
+        write(run, row, 100)
+        promised = end(run, row)
+        cluster = Cluster(node)
+        cluster.put("pods", run.pod)
+        said = verified(cluster, f"pod/{stage.name}", image="litestream/litestream:0.5.17")
+    (found,) = said.databases
+    assert (said.code, found["transaction"], found["tables"]) == (0, None, [{"name": "entry", "rows": len(promised)}])
 
 
 def scheduled(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

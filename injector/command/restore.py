@@ -169,7 +169,7 @@ def _fetch(kubectl: Kubectl, running: Running, told: Told, file: BufferedRandom,
 
 
 def _state(told: Told) -> str:
-    return f"the state of {told.changed or 'an unknown time'} (transaction {told.txid})"
+    return f"the state of {told.changed or 'an unknown time'} (transaction {told.txid or 'unknown'})"
 
 
 def _to_claim(choice: Choice, kubectl: Kubectl, subject: Subject, database: str) -> int:

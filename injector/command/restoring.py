@@ -247,7 +247,7 @@ def sentence(words: Sequence[str]) -> str:
 
 def _complete(told: list[Told], asked: Asked, pod: Object, rest: str) -> list[Told]:
     """What was told, if that is all; else why the Pod ended before."""
-    if len([one for one in told if one.failed or one.txid]) == len(asked.databases):
+    if len([one for one in told if one.failed or one.tries]) == len(asked.databases):
         return told
     status = pod.get("status") or {}
     ended = [(one.get("state") or {}).get("terminated") or {} for one in status.get("containerStatuses") or [] if one]
@@ -281,7 +281,7 @@ def _problem(told: Told, subject: Subject, asked: Asked) -> str:
             ": no Pod lives that says where its replica is, so give this command the operator's options, such as "
             "--replica-prefix, if the path is another"
         )  # fmt: skip
-        return f"there is no backup at {where}{hint}"
+        return f"there is no backup at {where} ({told.why}){hint}"
     if told.failed == "exists":
         return f"{told.path} is on PersistentVolumeClaim {asked.claim} already"
     if told.failed == "unwritable":

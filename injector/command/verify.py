@@ -124,7 +124,7 @@ def _text(subject: Subject, asked: Asked, told: Told) -> str:
     again = f", at try {told.tries}, as the writer's retention overtook it" if told.tries > 1 else ""
     rows = [
         ("replica", f"{subject.source.databases[told.path]} in bucket {subject.source.bucket}"),
-        ("last change", f"{told.changed or 'unknown'}{_ago(told.changed)}, transaction {told.txid}"),
+        ("last change", f"{told.changed or 'unknown'}{_ago(told.changed)}, transaction {told.txid or 'unknown'}"),
         ("size", _size(told.bytes)),
         ("time", f"{told.seconds} s for restore and {asked.check} integrity check{again}"),
         ("tables", tables(told.tables)),
