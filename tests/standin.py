@@ -34,6 +34,7 @@ from injector.pod.claim import Claim, laid
 from injector.pod.containers import REPLICATE
 from injector.stores import Place
 from injector.tls import certificate
+from injector.tls.context import server_context
 
 NAMESPACE = "litestream-hook"
 NAME = "litestream-hook"
@@ -495,7 +496,7 @@ def serving(folder: Path) -> Iterator[Server]:
     (folder / "ca.crt").write_bytes(ca.certificate)
     (folder / "token").write_text(TOKEN + "\n")
     (folder / "namespace").write_text(NAMESPACE)
-    context = certificate.server_context(leaf)
+    context = server_context(leaf)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -25,7 +25,7 @@ from injector import GROUP, options
 from injector.admission import webhook
 from injector.annotations.table import ANNOTATIONS
 from injector.errors import quoted
-from injector.tls import BadCertificate, certificate
+from injector.tls import BadCertificate, certificate, context
 from tests.running import review, write_pair
 
 pytestmark = pytest.mark.slow
@@ -191,7 +191,7 @@ def read_pem(pem: bytes) -> None:
     with contextlib.suppress(BadCertificate):
         certificate.facts(pem)
     with contextlib.suppress(BadCertificate):
-        certificate.server_context(certificate.Pair(pem, pem))
+        context.server_context(certificate.Pair(pem, pem))
 
 
 @given(noise=st.binary(max_size=60), start=st.integers(0, 900), length=st.integers(0, 60))
@@ -213,5 +213,5 @@ def test_the_corpus_of_annotations_is_denied_or_injected_once(file: Path) -> Non
 @pytest.mark.parametrize("file", sorted((CORPUS / "pems").iterdir()), ids=lambda file: file.name)
 def test_the_corpus_of_pem_files_is_refused(file: Path) -> None:
     with pytest.raises(BadCertificate, match=r"\w+ \w+"):
-        certificate.server_context(certificate.Pair(file.read_bytes(), file.read_bytes()))
+        context.server_context(certificate.Pair(file.read_bytes(), file.read_bytes()))
     read_pem(file.read_bytes())

@@ -9,7 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from injector.tls import source
-from injector.tls.certificate import BadCertificate, Pair, server_context
+from injector.tls.certificate import BadCertificate, Pair
+from injector.tls.context import server_context
 from tests.tls import CA_NAME, START, made, mount
 
 

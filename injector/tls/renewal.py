@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from injector.tls import source
-from injector.tls.certificate import SKEW, BadCertificate, blocks, cached_context, facts, make_ca, make_leaf
+from injector.tls.certificate import SKEW, BadCertificate, blocks, facts, make_ca, make_leaf
+from injector.tls.context import cached_context
 from injector.tls.source import Shared
 
 SETTLE = timedelta(minutes=10)  # from a new CA's birth until it may sign the leaf that all replicas serve

@@ -24,16 +24,8 @@ from injector.cluster.client import Cluster, ClusterError, Conflict
 from injector.options import Options
 from injector.tls import source
 from injector.tls.bundle import TRIES, Bundle
-from injector.tls.certificate import (
-    BadCertificate,
-    Pair,
-    blocks,
-    cached_context,
-    facts,
-    is_ca_named,
-    outer_context,
-    why_untrusted,
-)
+from injector.tls.certificate import BadCertificate, Pair, blocks, facts, is_ca_named
+from injector.tls.context import cached_context, outer_context, why_untrusted
 from injector.tls.renewal import JITTER, ca_name, decide
 from injector.tls.source import Shared
 
