@@ -1,10 +1,8 @@
-"""The functions-framework function: `functions-framework --target mutate` serves it, and so does the container."""
+"""The function: `functions-framework --target mutate` serves it by main.py, and so does the container, by itself."""
 
 import os
-from collections.abc import Awaitable
 from typing import cast
 
-import functions_framework.aio
 from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,7 +25,6 @@ class _Sent(Response):
         await self._application(scope, receive, send)
 
 
-@functions_framework.aio.http
 async def mutate(request: Request) -> Response:
     """The answer to one HTTP request.
 
@@ -55,5 +52,5 @@ class Served:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         scope["app"] = self
-        response = await cast("Awaitable[Response]", mutate(Request(scope, receive)))
+        response = await mutate(Request(scope, receive))
         await response(scope, receive, send)
