@@ -110,10 +110,12 @@ def replicates(item: Container, *, stays: bool = True) -> bool:
         stays: whether it runs as long as the application: then an image of Litestream whose command says nothing
             replicates. An init container may as well restore.
     """
-    calls = CALL.findall(_said(item))
-    if calls:
+    said, image = _said(item), item.get("image") or ""
+    if not said and "litestream" not in image:
+        return False  # nearly all: this is quick
+    if calls := CALL.findall(said):
         return "replicate" in calls
-    image = (item.get("image") or "").partition("@")[0].rpartition("/")[2].partition(":")[0]
+    image = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
     command, arguments = item.get("command") or [], item.get("args") or []
     return image == "litestream" and (arguments[:1] == ["replicate"] if arguments and not command else stays)
 
@@ -134,7 +136,8 @@ def starts_application(item: Container) -> bool:
 
 
 def _said(item: Container) -> str:
-    return " ".join([*(item.get("command") or []), *(item.get("args") or [])]).lower()
+    words = [*(item.get("command") or []), *(item.get("args") or [])]
+    return " ".join(words).lower() if words else ""
 
 
 def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials:
