@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 MOST = 128
-LONGEST = 8 * 1024  # bytes: what has more is rare, and would fill memory
+LONGEST = 4 * 1024  # bytes: what has more (a dozen databases) is rare, and would fill memory
 _encoder = msgspec.json.Encoder()
 Result = TypeVar("Result")
 
