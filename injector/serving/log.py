@@ -47,6 +47,16 @@ def admission(record: Record, seconds: float, *, why: str = "") -> None:
         seconds: how long the answer took.
         why: what a bad request was told.
     """
+    if record.outcome == "bad-request":
+        # Anyone who reaches the port can cause these, as fast as the network allows.
+        level, message = logging.WARNING, "not an admission"
+        kind, most, others = f"bad-request {record.reason}", REPEATS, ""
+    else:
+        level, message = logging.ERROR if record.outcome == "error" else logging.INFO, "admission"
+        kind = f"admission {record.namespace[:NAME_CHARACTERS]} {record.outcome} {record.reason}"
+        most, others = ADMISSIONS, f"admission {record.outcome}"
+    if not _logger.isEnabledFor(level) or (held := _repeats.admitted(kind, most, others)) is None:
+        return
     fields = {
         "uid": record.uid,
         "namespace": record.namespace,
@@ -58,21 +68,13 @@ def admission(record: Record, seconds: float, *, why: str = "") -> None:
         "warnings": record.warnings,
         "dryRun": record.dry_run,
         "milliseconds": round(seconds * 1000, 3),
+        **({"why": why} if record.outcome == "bad-request" else {}),
+        **({"heldBack": held} if held else {}),
     }
-    if record.outcome == "bad-request":
-        # Anyone who reaches the port can cause these, as fast as the network allows.
-        fields["why"] = why
-        level, message = logging.WARNING, "not an admission"
-        extra: dict[str, object] = {"repeats": f"bad-request {record.reason}"}
-    else:
-        level, message = logging.ERROR if record.outcome == "error" else logging.INFO, "admission"
-        kind = f"admission {record.namespace[:NAME_CHARACTERS]} {record.outcome} {record.reason}"
-        extra = {"repeats": kind, "most": ADMISSIONS, "others": f"admission {record.outcome}"}
-    if _logger.isEnabledFor(level):
-        # As Logger.log does, which first looks for the line of code that calls it.
-        line = logging.LogRecord(ROOT, level, "", 0, message, (), None)
-        line.__dict__ |= {"fields": fields, **extra}
-        _logger.handle(line)
+    # As Logger.log does, which first looks for the line of code that calls it.
+    line = logging.LogRecord(ROOT, level, "", 0, message, (), None)
+    line.__dict__["fields"] = fields
+    _logger.handle(line)
 
 
 def event(level: int, message: str, *, repeats: str | None = None, **fields: str | float | None) -> None:
@@ -89,6 +91,7 @@ def configure(options: Options, descriptor: int | None = None) -> None:
     Lines of other packages, such as uvicorn's about requests that are not HTTP, come in the same format;
     of one kind of them at most five in ten seconds are written, then their number.
     """
+    global _repeats  # noqa: PLW0603 (the process has one log)
     handler: logging.Handler = logging.NullHandler()
     # Without a standard error (`2>&-`), number 2 may be a socket by now.
     if descriptor is not None or sys.stderr is not None:
@@ -96,7 +99,8 @@ def configure(options: Options, descriptor: int | None = None) -> None:
         terminal = os.isatty(target)
         text = options.log_format == "text" or (options.log_format == "auto" and terminal)
         handler = LineHandler(target, Text(color=terminal and colored(os.environ)) if text else Json())
-    handler.addFilter(Repeats())
+    _repeats = Repeats()
+    handler.addFilter(_repeats)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -145,8 +149,7 @@ class Repeats(logging.Filter):
     """Holds back lines that others can cause at will: all but the first few of a kind in a period.
 
     The first line of a later period says how many were held back (`heldBack`). Lines that name no kind (`repeats`),
-    such as those of our own about certificates, are never held back. A line may name how many of its kind are written
-    (`most`), and the kind that it shares once there are too many (`others`): a flood may make up namespaces.
+    such as those of our own about certificates, are never held back.
     """
 
     def __init__(self) -> None:
@@ -157,30 +160,43 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """True if the line is to be written."""
-        global held_back  # noqa: PLW0603 (a counter of the process, read by metrics)
         kind: str | None = getattr(record, "repeats", None)
         if kind is None:
             if record.name == ROOT or record.name.startswith(ROOT + "."):
                 return True
             kind = f"{record.name} {record.msg!s:.12}"
+        held = self.admitted(kind)
+        if held:
+            record.__dict__["fields"] = {**_fields(record), "heldBack": held}
+        return held is not None
+
+    def admitted(self, kind: str, most: int = REPEATS, others: str = "") -> int | None:
+        """How many lines of a kind were held back before one that is to be written; None if that is held back, too.
+
+        Args:
+            kind: of the line.
+            most: how many of the kind are written in a period.
+            others: the kind that it shares once there are too many: a flood may make up namespaces.
+        """
+        global held_back  # noqa: PLW0603 (a counter of the process, read by metrics)
         now = time.monotonic()
         if now - self._since >= PERIOD_SECONDS:
             self._since, self._held, self._seen = now, self._later(), {}
         if kind not in self._seen and len(self._seen) >= KINDS:
-            kind = str(getattr(record, "others", ""))
+            kind = others
         seen = self._seen[kind] = self._seen.get(kind, 0) + 1
-        most: int = getattr(record, "most", REPEATS)
         if seen > most:
             self._held[kind] = self._held.get(kind, 0) + 1
             held_back += 1
-            return False
-        if held := self._held.pop(kind, 0):
-            record.__dict__["fields"] = {**_fields(record), "heldBack": held}
-        return True
+            return None
+        return self._held.pop(kind, 0)
 
     def _later(self) -> dict[str, int]:
         """What a line of the next period tells: the most of these, where there are too many."""
         return dict(sorted(self._held.items(), key=lambda pair: pair[1], reverse=True)[:KINDS])
+
+
+_repeats = Repeats()
 
 
 class Json(logging.Formatter):
