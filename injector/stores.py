@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:.+\.)?(?P<partition>amazonaw
 AZURE = re.compile(r"(?P<account>[^.]+)\.blob\.core\..+")
 GOOGLE = "storage.googleapis.com"
 DEFAULT_PORTS = (None, 80, 443)
+# The parts that a public key of each type has, its type included (RFC 4253, 5656 and 8709).
+HOST_KEYS = {"ssh-ed25519": 2, "ssh-rsa": 3, **{f"ecdsa-sha2-nistp{bits}": 3 for bits in (256, 384, 521)}}
 
 
 class Store(NamedTuple):
@@ -177,13 +180,26 @@ def host_key(text: str) -> str:
         raise ValueError(
             f"begins with the server's name, as in known_hosts: write only what follows, {' '.join(words[1:])[:40]}…"
         )
-    if (
-        not re.fullmatch(r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)", kind)
-        or len(words) < 2
-        or not (re.fullmatch(r"AAAA[A-Za-z0-9+/]{40,2000}={0,2}", words[1]))
-    ):
+    if kind not in HOST_KEYS or len(words) < 2 or not re.fullmatch(r"[A-Za-z0-9+/]{1,4000}={0,2}", words[1]):
         raise ValueError("write the server's public key, such as ecdsa-sha2-nistp256 AAAAE2Vj…")
+    parts = _parts(words[1])
+    if parts is None or len(parts) != HOST_KEYS[kind] or parts[0] != kind.encode():
+        raise ValueError(f"is no whole key of type {kind}: copy the line again, as `ssh-keyscan` prints it")
     return f"{kind} {words[1]}"
+
+
+def _parts(text: str) -> list[bytes] | None:
+    """The parts of a public key in base64, each of which stands behind its length; None where one is cut off."""
+    if len(text) % 4:
+        return None
+    rest, parts = binascii.a2b_base64(text), []
+    while rest:
+        end = 4 + int.from_bytes(rest[:4])
+        if len(rest) < end:
+            return None
+        parts.append(rest[4:end])
+        rest = rest[end:]
+    return parts
 
 
 class Place(NamedTuple):

@@ -13,7 +13,11 @@ from tests import reviews
 from tests.reviews import denied, warned
 
 Object = dict[str, Any]
-HOST_KEY = f"ecdsa-sha2-nistp256 AAAAE2Vj{'A' * 120}="
+HOST_KEY = (
+    "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBNL0YGvNhFYblMhrvP1rjOR3"
+    "LYPd1bA+ExnAXweZtbt49LTEQflq01K4h/KoZJIdY5QqE3hdVlJIPmaj1HuJQsY="
+)
+ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAIJqCd/ujmofumdFTG4loaOEafW2vuVCsXWczqUBXwaji"
 BUCKETS = {
     "gs": "gs://my-bucket",
     "abs": "abs://myaccount/backups",
@@ -308,17 +312,34 @@ def test_google_s_s3_api_with_an_hmac_key_goes_on_to_work() -> None:
     ("text", "key"),
     [
         (f"{HOST_KEY} root@nas", HOST_KEY),
-        (f"ssh-ed25519  AAAAC3Nz{'A' * 60}", f"ssh-ed25519 AAAAC3Nz{'A' * 60}"),
-        (f"ssh-rsa AAAAB3Nz{'a/+' * 100}==", f"ssh-rsa AAAAB3Nz{'a/+' * 100}=="),
+        (f"ssh-ed25519  {ED25519}", f"ssh-ed25519 {ED25519}"),
+        # A modulus and an exponent, of any length.
+        ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAwEAAQ==", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAwEAAQ=="),
     ],
 )
 def test_a_host_key_is_what_openssh_writes(text: str, key: str) -> None:
     assert stores.host_key(text) == key
 
 
-@pytest.mark.parametrize("text", ["", "ssh-ed25519", "AAAA", "SHA256:abc", "ssh-ed25519 AAAA\n", "ssh-dss AAAAB3Nz"])
+@pytest.mark.parametrize("text", ["", "ssh-ed25519", "AAAA", "SHA256:abc", "ssh-dss AAAAB3Nz"])
 def test_no_other_text_is_a_host_key(text: str) -> None:
     with pytest.raises(ValueError, match="write the server's public key"):
+        stores.host_key(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh-ed25519 AAAA\n",
+        HOST_KEY[:-12],
+        HOST_KEY[:-1],
+        f"ssh-ed25519 {ED25519[:-4]}",
+        f"ssh-ed25519 {ED25519}=",
+        f"ssh-rsa {ED25519}",
+    ],
+)
+def test_a_host_key_that_was_not_copied_whole_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match=f"is no whole key of type {text.split(maxsplit=1)[0]}: copy the line again"):
         stores.host_key(text)
 
 

@@ -191,7 +191,7 @@ def test_the_operator_s_proxies_are_litestream_s_and_no_one_else_s() -> None:
         found = {entry["name"]: entry.get("value") for entry in item["env"]}
         assert {name: found[name] for name in proxies} == proxies
     assert "env" not in spec["containers"][0]
-    key = "ecdsa-sha2-nistp256 AAAA" + "A" * 60
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqCd/ujmofumdFTG4loaOEafW2vuVCsXWczqUBXwaji"
     obj = pod({"runAsUser": 1000}, bucket="sftp://me@nas/b", host_key=key)
     assert "PROXY" not in str(reviews.injected(obj, options=chosen)["spec"]), "SSH knows no proxy"
 
