@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+URLS = ("endpoint", "heartbeat-url")  # keys whose value is one
+
 
 class Violation(NamedTuple):
     """One thing that is wrong with a Pod or workload, in the words its author reads.
@@ -55,3 +57,14 @@ def quoted(value: str, limit: int = 120) -> str:
     short = cut(value, limit)
     plain = escaped(short)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"' if plain == short else '"' + plain + '"'
+
+
+def without_credentials(name: str, value: str) -> str:
+    """A value for a message: of a URL, all up to its last @ may be a password, and a query a signature."""
+    before, at, host = value.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    if at and (slashes or name in URLS):
+        host = "…" if "?" in before else host  # what stands behind this @ may be of the query
+        value = f"{scheme + slashes if scheme in ('http:', 'https:') else ''}…@{host}"
+    address, mark, _ = value.partition("?")
+    return f"{address}?…" if mark and name in URLS else value

@@ -2,7 +2,9 @@
 
 import pytest
 
-from injector.errors import InvalidPod, Violation, escaped, quoted
+from injector.errors import InvalidPod, Violation, escaped, quoted, without_credentials
+
+SECRET = "hunter2"
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,20 @@ def test_an_invalid_pod_tells_all_that_is_wrong_with_it() -> None:
     assert (
         str(InvalidPod([Violation("a", None, "write 1"), Violation("b", None, "write 2")])) == "a: write 1; b: write 2"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("endpoint", f"https://user:{SECRET}@minio:9000", "https://…@minio:9000"),
+        ("endpoint", f"user:{SECRET}@minio", "…@minio"),
+        ("endpoint", f"http://minio/?X-Amz-Signature={SECRET}", "http://minio/?…"),
+        ("bucket", f"s3://key:{SECRET}@bucket", "…@bucket"),
+        ("endpoint", "http://minio:9000", "http://minio:9000"),
+        ("image", "app@sha256:12", "app@sha256:12"),
+        ("replica-path", "a?b", "a?b"),
+        ("heartbeat-url", f"https://user:{SECRET}@hc/?token={SECRET}", "https://…@hc/?…"),
+    ],
+)
+def test_a_value_is_told_without_its_credentials(name: str, value: str, expected: str) -> None:
+    assert without_credentials(name, value) == expected

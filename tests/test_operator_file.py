@@ -122,6 +122,15 @@ def test_a_default_that_is_not_allowed_is_told() -> None:
     ]
 
 
+def test_a_password_is_not_repeated() -> None:
+    told = problems(
+        "defaults: {bucket: 'sftp://me:hunter2@nas/b', endpoint: 'https://me:hunter2@minio'}\n"
+        "litestream-options: {heartbeat-url: 'https://hc/?token=hunter2'}\n"
+    )
+    assert len(told) == 3
+    assert "hunter2" not in str(told)
+
+
 def test_problems_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "defaults.yaml"
     with pytest.raises(InvalidDefaults, match=r"defaults\.yaml: can't be read: No such file"):

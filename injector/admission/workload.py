@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from injector.annotations import settings
 from injector.annotations.defaults import NONE, Defaults
-from injector.annotations.findings import without_credentials
 from injector.annotations.table import BY_KEY, LABEL, group
-from injector.errors import InvalidPod, Violation
+from injector.errors import InvalidPod, Violation, without_credentials
 from injector.options import Options
 from injector.pod import gate, merge, replica
 from injector.pod.inject import Injection, inject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from injector.errors import InvalidPod, Violation
+from injector.errors import InvalidPod, Violation, without_credentials
 
 MOST = 500  # violations: nobody reads on, and databases times variables, say, can be many
 
@@ -55,14 +55,3 @@ class Findings:
     def warn(self, text: str) -> None:
         """Notes a risk."""
         self.warnings.append(text)
-
-
-def without_credentials(name: str, value: str) -> str:
-    """A value for a message: of a URL, all up to its last @ may be a password, and a query a signature."""
-    before, at, host = value.rpartition("@")
-    scheme, slashes, _ = before.partition("//")
-    if at and (slashes or name == "endpoint"):
-        host = "…" if "?" in before else host  # what stands behind this @ may be of the query
-        value = f"{scheme + slashes if scheme in ('http:', 'https:') else ''}…@{host}"
-    address, mark, _ = value.partition("?")
-    return f"{address}?…" if mark and name == "endpoint" else value

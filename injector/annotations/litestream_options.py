@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from injector import values
-from injector.errors import quoted
+from injector.errors import quoted, without_credentials
 
 MOST_LEVELS = 8  # Litestream keeps snapshots on the ninth
 LEAST_PART = 5 * 1024**2  # bytes that S3 takes for a part
@@ -100,7 +100,10 @@ def read(found: Mapping[str, Any], problems: list[str], place: str) -> dict[str,
                 raise ValueError("write one value")
             result[key] = option.read(value)
         except ValueError as right:
-            shown = quoted(value) if isinstance(value, str) else "nothing" if value is None else "a list or mapping"
+            if isinstance(value, str):
+                shown = quoted(without_credentials(key, value))
+            else:
+                shown = "nothing" if value is None else "a list or mapping"
             problems.append(f"{place}.{key}: {shown}: {right}")
     return result
 

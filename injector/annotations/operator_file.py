@@ -21,7 +21,7 @@ from injector.annotations import litestream_options, settings
 from injector.annotations.defaults import LIMITED, NONE, PLACEHOLDER, Default, Defaults, expression, normal
 from injector.annotations.findings import Findings
 from injector.annotations.table import BY_KEY, STATUS, group, meant, similar
-from injector.errors import InvalidOptions, quoted
+from injector.errors import InvalidOptions, quoted, without_credentials
 from injector.options import Options
 from injector.values import is_label
 
@@ -177,7 +177,7 @@ def _texts(place: str, found: object, problems: list[str]) -> dict[str, str]:
                 BY_KEY[key].read(text)
                 texts[key] = text
             except ValueError as right:
-                problems.append(f"{place}.{key}: {quoted(text)}: {right}")
+                problems.append(f"{place}.{key}: {quoted(without_credentials(key, text))}: {right}")
     return texts
 
 
