@@ -65,6 +65,11 @@ def test_what_has_no_effect_on_a_namespace_is_told() -> None:
     assert "written by the webhook alone" in warnings[2]
 
 
+def test_what_the_store_of_a_namespace_s_bucket_does_not_have_is_told() -> None:
+    warnings = NOTHING.of("shop", {"bucket": "gs://shop", "endpoint": "https://minio", "ca": "secret/own"}).warnings
+    assert warnings == ['Namespace shop: "endpoint" is nothing that Google Cloud Storage has']
+
+
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "defaults:\nnamespaces:\nenforce:\nallow:\n"])
 def test_an_empty_file_changes_nothing(text: str) -> None:
     assert read(text) == NOTHING
@@ -120,6 +125,29 @@ def test_a_default_that_is_not_allowed_is_told() -> None:
         'defaults.bucket: "other": is not what allow.bucket allows: change one of them',
         'namespaces.shop.bucket: "web": is not what allow.bucket allows: change one of them',
     ]
+
+
+def test_a_ca_is_held_to_what_is_allowed() -> None:
+    told = problems("defaults: {ca: secret/own}\nallow: {ca: ['configmap/*']}\n")
+    assert told == ['defaults.ca: "secret/own": is not what allow.ca allows: change one of them']
+
+
+def test_what_the_store_of_the_bucket_beside_it_does_not_have_is_told() -> None:
+    told = problems(
+        "defaults: {bucket: 'gs://shared', addressing: path, region: eu}\n"
+        "namespaces: {shop: {bucket: 'abs://account/shop', region: eu}}\n"
+    )
+    assert told == [
+        'defaults.addressing: "path": is nothing that Google Cloud Storage has: remove it',
+        'defaults.region: "eu": is nothing that Google Cloud Storage has: remove it',
+        'namespaces.shop.region: "eu": is nothing that Azure Blob Storage has: remove it',
+    ]
+
+
+def test_a_default_may_be_for_the_bucket_of_a_namespace() -> None:
+    file = read("defaults: {bucket: 'gs://shared', region: eu}\nnamespaces: {shop: {bucket: shop}}\n")
+    assert file.of("shop").used["region"].text == "eu"
+    assert read("defaults: {endpoint: 'https://minio'}\nnamespaces: {shop: {bucket: 'gs://shop'}}\n").namespaces
 
 
 def test_a_password_is_not_repeated() -> None:

@@ -23,6 +23,7 @@ from injector.annotations.findings import Findings
 from injector.annotations.table import BY_KEY, STATUS, group, meant, similar
 from injector.errors import InvalidOptions, quoted, without_credentials
 from injector.options import Options
+from injector.stores import SPECIAL_KEYS, STORES, Store, kind
 from injector.values import is_label
 
 LARGEST_FILE = 1024 * 1024  # a ConfigMap holds no more
@@ -63,6 +64,9 @@ class OperatorFile:
         used |= {key: Default(str(text), origin) for key, text in written.items() if key in KEYS}
         unknown = [key for key in written if key not in KEYS][:MOST_UNKNOWN]
         warnings = [f"Namespace {namespace}: {quoted(key)} {_no_default(key)}" for key in unknown]
+        if store := _store(written):
+            strange = sorted(SPECIAL_KEYS & written.keys() - store.keys)
+            warnings += [f"Namespace {namespace}: {quoted(key)} is nothing that {store.name} has" for key in strange]
         return Defaults(
             namespace, {**self.everywhere, **near}, used, self.enforce, self.allow, warnings, self.litestream
         )
@@ -122,7 +126,7 @@ def read(text: str, options: Options) -> OperatorFile:
     written = _mapping("litestream-options", document.get("litestream-options"), problems)
     litestream = litestream_options.read(written, problems, "litestream-options")
     found = OperatorFile(everywhere, namespaces, enforce, allow, litestream)
-    problems += problems or _together(found, options)
+    problems += problems or [*_together(found, options), *_strange(found)]
     if problems:
         raise InvalidDefaults("\n".join(dict.fromkeys(problems)))
     return found
@@ -235,10 +239,26 @@ def _together(found: OperatorFile, options: Options) -> Iterator[str]:
             key = violation.field.rpartition("/")[2]
             shown = "" if violation.value is None else f" {quoted(violation.value)}:"
             yield f"{place}.{key}:{shown} {violation.expected}"
-        for key in sorted({"endpoint", "bucket", "image", "secret"} & texts.keys() & found.allow.keys()):
+        for key in sorted({*LIMITED} - {"replica-path"} & texts.keys() & found.allow.keys()):
             value = str(normal(key, texts[key]))
             if not any(expression(key, pattern, namespace).fullmatch(value) for pattern in found.allow[key]):
                 yield f"{place}.{key}: {quoted(texts[key])}: is not what allow.{key} allows: change one of them"
+
+
+def _strange(found: OperatorFile) -> Iterator[str]:
+    """What stands beside a bucket whose store has no such thing; a default may be for a namespace's other bucket."""
+    near = [store for texts in found.namespaces.values() if (store := _store(texts))]
+    sections = [(f"namespaces.{name}", texts, ()) for name, texts in found.namespaces.items()]
+    for place, texts, others in (("defaults", found.everywhere, near), *sections):
+        if store := _store(texts):
+            useful = store.keys.union(*(other.keys for other in others))
+            for key in sorted(SPECIAL_KEYS & texts.keys() - useful):
+                yield f"{place}.{key}: {quoted(texts[key])}: is nothing that {store.name} has: remove it"
+
+
+def _store(texts: Mapping[str, Any]) -> Store | None:
+    """The store of the bucket among these values, if there is one."""
+    return STORES[kind(str(texts["bucket"]))] if "bucket" in texts else None
 
 
 def _shown(found: object) -> str:
