@@ -84,6 +84,11 @@ def test_an_answer_that_is_none_leaves_all_unknown(text: str) -> None:
     assert sidecar.read(text, ["/a.db"]) == sidecar.Report(None, [], [sidecar.Database("/a.db")])
 
 
+def test_no_sidecar_fills_the_terminal_with_what_is_wrong() -> None:
+    faults = sidecar.read("\x1eready 1\n" + "it is\n" * 100_000, ["/a.db", "/b.db"]).wrong
+    assert len(faults) == 2 + sidecar.MOST_FAULTS
+
+
 def test_the_age_is_that_on_the_nodes_clock() -> None:
     now = int(datetime(2026, 11, 29, 23, 28, 4, tzinfo=UTC).timestamp())
     (database,) = sidecar.read(f"\x1enow 0\n{now}\n\x1elist 0\n{json.dumps(HEALTHY)}\n", ["/a.db"]).databases

@@ -178,6 +178,7 @@ def test_what_holds_a_pod_up_is_an_error_and_a_restart_is_none() -> None:
         ("litestream/litestream:0.5.17@sha256:00", IMAGE, False),
         ("litestream/litestream:latest", IMAGE, False),
         ("litestream/litestream:0.5.9", "litestream:mine", False),
+        (f"litestream:{'1' * 5000}.0", IMAGE, False),
     ],
 )
 def test_an_older_release_than_the_default_is_told(image: str, default: str, told: bool) -> None:

@@ -130,7 +130,7 @@ def _database(database: Database, pod: Injected, measure: Measure) -> tuple[Stat
 
 def release(image: str) -> str | None:
     """The release of Litestream that an image's tag names: `0.5.17`."""
-    found = re.search(r":v?(\d+\.\d+(\.\d+)?)(-scratch)?(@|$)", image)
+    found = re.search(r":v?([0-9]{1,4}(\.[0-9]{1,4}){1,2})(-scratch)?(@|$)", image)
     return found[1] if found else None
 
 

@@ -227,7 +227,7 @@ def _line_of_ours(line: str, count: int) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     texts, numbers = ("txid", "changed", "sha256", "failed", "table"), ("database", "bytes", "seconds", "tries", "rows")
     known = all(

@@ -26,6 +26,7 @@ from injector.values import Object
 Way = Literal["shell", "binary", "none"]
 PATIENCE = 30.0  # seconds for a sidecar to answer; of these, a bucket has eight
 UNANSWERED = 124  # exit code of what took too long
+MOST_FAULTS = 10  # that a readiness probe tells beside one of each database
 SILENT = "does not answer"
 _PART = re.compile("^\x1e([a-z]+) ([0-9]{1,3})\n", re.MULTILINE)
 _ROW = re.compile(r"0 +[0-9a-f]{16} +([0-9a-f]{16}) +[0-9]+ +\S+")
@@ -121,7 +122,8 @@ def _report(parts: Sequence[tuple[str, _Part]], databases: Sequence[str]) -> Rep
             break
     ready = once.get("ready", _Part(0, ""))
     if ready.code == 1:
-        wrong += [_words(line) for line in ready.text.splitlines() if line]
+        lines = ready.text.splitlines()[: len(databases) + MOST_FAULTS]
+        wrong += [_words(line) for line in lines if line]
     version = _decoded(once.get("info")).get("version")
     found = []
     for number, path in enumerate(databases):
