@@ -150,9 +150,12 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_wanted_and_never_by_ha
     target = tmp_path / "app.db"
     target.write_text("mine")
     (tmp_path / "other.db-wal").touch()
+    (tmp_path / "nowhere").symlink_to("gone")
     for to, why in (
         (target, "is there already and would be replaced: nothing was done; --yes says yes to that"),
         (tmp_path, "is a folder: write the name of a file"),
+        ("/dev/null", "is no regular file: write the name of one"),
+        (tmp_path / "nowhere", "is no regular file: write the name of one"),
         (tmp_path / "no" / "app.db", "there is no folder"),
         (tmp_path / "other.db", "other.db-wal lies there, and SQLite would replay it into another database"),
     ):
@@ -176,7 +179,7 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_wanted_and_never_by_ha
     with pytest.raises(KeyboardInterrupt):
         restored(place.cluster, to=str(target), yes=True)
     assert place.cluster.deleted == list(place.cluster.runs), "Ctrl-C leaves a Job"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "other.db-wal"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "nowhere", "other.db-wal"]
     assert target.read_text() == "mine"
     place.cluster.on_exec = list
     assert restored(place.cluster, to=str(target), yes=True).code == 0
@@ -267,10 +270,16 @@ def test_a_claim_that_is_in_use_gone_or_not_writable_is_left_alone(
     used = restored(place.cluster, claim="data-web-0")
     assert "Pod shell uses PersistentVolumeClaim data-web-0, and a database must not be put under" in used.error
     place.cluster.put("pods", {"metadata": {"name": "shell"}, "spec": mounting, "status": {"phase": "Succeeded"}})
-    unwritable = restored(place.cluster, claim="data-web-0")
-    assert unwritable.code == FOUND
-    assert "/data/app.db can't be written on PersistentVolumeClaim data-web-0: " in unwritable.error
-    assert len(unwritable.error.splitlines()) == 1
+    foreign = volume(tmp_path, "foreign", user=0)
+    (foreign / "app.db").write_text("somebody's")
+    for claim, mode in ((place.cluster.claims["data-web-0"], 0o755), (foreign, 0o1777)):
+        claim.chmod(mode)  # with the sticky bit nobody may move another's files
+        place.cluster.claims["data-web-0"] = claim
+        unwritable = restored(place.cluster, claim="data-web-0", yes=True)
+        assert (unwritable.code, unwritable.output) == (FOUND, "")
+        assert "/data/app.db can't be written on PersistentVolumeClaim data-web-0: " in unwritable.error
+        assert len(unwritable.error.splitlines()) == 1
+    assert [(path.name, path.read_text()) for path in foreign.iterdir()] == [("app.db", "somebody's")]
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ def _to_file(choice: Choice, kubectl: Kubectl, subject: Subject, database: str) 
     target = Path(choice.to)
     if target.is_dir():
         raise Declined(f"{choice.to} is a folder: write the name of a file")
+    if os.path.lexists(target) and not target.is_file():
+        raise Declined(f"{choice.to} is no regular file: write the name of one")
     if not target.parent.is_dir():
         raise Declined(f"there is no folder {target.parent}")
     for side in SIDE_FILES:

@@ -20,7 +20,7 @@ trap 'exit 143' TERM
 # One stream: a container runtime may mix up two.
 exec 2>&1
 
-for tool in cat date mv rm sleep stat timeout; do
+for tool in cat date mkdir mv rm sha256sum sleep stat tail timeout; do
   command -v "$tool" > /dev/null || {
     printf '%s\n' "The image has no $tool: use one with coreutils or busybox." >&2
     exit 1
@@ -132,7 +132,7 @@ aside() {
     k=$((k + 1))
     to=$1.$now.$k
   done
-  mv "$1" "$to"
+  mv "$1" "$to" || return 1
   printf '%s\n' "moved $1 aside, to $to"
 }
 
@@ -141,8 +141,10 @@ aside() {
 place() {
   metadata=${db%/*}/.${db##*/}-litestream
   now=$(date -u +%Y%m%dT%H%M%SZ)
-  for left in "$db-wal" "$db-shm" "$db-journal" "$metadata" "$db"; do aside "$left"; done
-  mv "$out" "$db"
+  for left in "$db-wal" "$db-shm" "$db-journal" "$metadata" "$db"; do
+    aside "$left" || return 1
+  done
+  mv "$out" "$db" || return 1
   [ -z "${LITESTREAM_TIMESTAMP-}" ] || return 0
   mkdir "$metadata"
   printf '%s\n' "$txid" > "$metadata/restored-txid"
@@ -178,7 +180,13 @@ for db in $LITESTREAM_DATABASES; do
     sum=$(sha256sum "$out")
     sum=${sum%% *}
     ;;
-  fill) place ;;
+  fill)
+    place || {
+      rm -f "$out"
+      fail unwritable
+      continue
+    }
+    ;;
   esac
   printf '{"database":%d,"txid":"%s","changed":"%s","bytes":%d,"seconds":%d,"tries":%d,"sha256":"%s"}\n' \
     "$i" "$txid" "$changed" "$bytes" "$(($(date +%s) - began))" "$try" "$sum"
