@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -210,13 +211,23 @@ def test_a_job_that_can_not_be_deleted_is_named(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("name", "longest", "made"),
+    ("name", "made"),
     [
-        ("pod/web-0", 52, "litestream-verify-web-0"),
-        ("statefulset/web, Pod web-1", 52, "litestream-verify-web-1"),
-        ("pod/" + "x" * 33 + ".y", 52, "litestream-verify-" + "x" * 33),
-        ("pod/a.b", 52, "litestream-verify-a-b"),
+        ("pod/web-0", "litestream-verify-web-0"),
+        ("statefulset/web, Pod web-1", "litestream-verify-web-1"),
+        ("pod/" + "x" * 34, "litestream-verify-" + "x" * 34),
+        ("pod/a.b", "litestream-verify-a-b"),
     ],
 )
-def test_a_jobs_name_is_that_of_whom_it_restores(name: str, longest: int, made: str) -> None:
-    assert restoring.job_name("verify", subject(name), longest) == made
+def test_a_jobs_name_is_that_of_whom_it_restores(name: str, made: str) -> None:
+    assert restoring.job_name("verify", subject(name), restoring.LONGEST_CRON_JOB) == made
+
+
+def test_no_two_cron_jobs_of_a_workload_have_one_name() -> None:
+    """The second that is applied would replace the first, which nobody would verify any more."""
+    long = "statefulset/x, Pod " + "x" * 33 + "-"
+    asked = [(f"{long}0", ""), (f"{long}1", ""), ("pod/web-0", ""), ("pod/web-0", PATHS[0]), ("pod/web-0", PATHS[1])]
+    names = [restoring.job_name("verify", subject(name), restoring.LONGEST_CRON_JOB, one) for name, one in asked]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) == restoring.LONGEST_CRON_JOB
+    assert all(re.fullmatch("litestream-verify-[a-z0-9-]+[a-z0-9]", name) for name in names)

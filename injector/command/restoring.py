@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import secrets
@@ -27,6 +28,7 @@ STUCK_SECONDS = 45  # that a Pod waits for its image or a Secret: a pull may be 
 LATE_SECONDS = 60  # after which a Job that should have ended by itself has not
 LONGEST_NAME = 63
 LONGEST_CRON_JOB = 52
+MARK_LENGTH = 6
 ENDED = ("Succeeded", "Failed")
 STUCK = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
          "RunContainerError")  # fmt: skip
@@ -61,11 +63,24 @@ class Running:
     told: list[Told]
 
 
-def job_name(what: str, subject: Subject, longest: int = LONGEST_NAME - 7) -> str:
-    """A name for a Job, by whose databases it restores: the same each time, cut where it is too long."""
+def job_name(what: str, subject: Subject, longest: int = LONGEST_NAME - 7, database: str = "") -> str:
+    """A name for a Job, by whose databases it restores: the same each time.
+
+    Where it is cut, as it is too long, or is about one database of several, a digest tells it from the others: a
+    CronJob that is applied would replace one of the same name.
+
+    Args:
+        what: is done.
+        subject: whose databases they are.
+        longest: that the name may be.
+        database: the only one, if there are others.
+    """
     _, _, plain = subject.name.rpartition(" ")
     words = f"litestream-{what}-{plain.partition('/')[2] or plain}".replace(".", "-")
-    return words[:longest].rstrip("-")
+    if len(words) <= longest and not database:
+        return words
+    mark = hashlib.sha256(f"{subject.name} {database}".encode()).hexdigest()[:MARK_LENGTH]
+    return f"{words[: longest - MARK_LENGTH - 1].rstrip('-')}-{mark}"
 
 
 @contextlib.contextmanager

@@ -161,7 +161,8 @@ def _size(count: int) -> str:
 
 def scheduled(subject: Subject, asked: Asked, schedule: str) -> list[Object]:
     """The CronJob that verifies the databases, and the alert for it."""
-    name = restoring.job_name("verify", subject, restoring.LONGEST_CRON_JOB)
+    one = asked.databases[0] if len(asked.databases) < len(subject.source.databases) else ""
+    name = restoring.job_name("verify", subject, restoring.LONGEST_CRON_JOB, one)
     place = subject.namespace
     rules = alerts(f'namespace="{place}",cronjob="{name}"')
     return [
