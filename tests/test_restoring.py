@@ -12,18 +12,23 @@ from injector.command.kubectl import KubectlError
 from injector.command.restoring import Told, Unrestored, read, running, sentence
 from injector.command.subject import Subject
 from injector.pod import job
-from injector.pod.job import Asked
+from injector.pod.job import CONTAINER, Asked
 from tests import reviews
 from tests.jobs import Cluster
 
 PATHS = ["/data/a.db", "/data/b.db"]
 ASKED = Asked("verify", PATHS)
+PROXY = {"name": "istio-proxy", "state": {"running": {}}}
 GOOD = '{"database":0,"txid":"2a","changed":"2026-01-01T00:00:00Z","bytes":4096,"seconds":1,"tries":1,"sha256":""}'
 
 
 def subject(name: str = "pod/web", living: bool = True) -> Subject:
     pod = reviews.injected(reviews.pod(path=",".join(PATHS)))
     return Subject(name, "default", job.source(pod, reviews.DEFAULTS), living, True, pod)
+
+
+def ended(reason: str, message: str = "") -> dict[str, Any]:
+    return {"name": CONTAINER, "state": {"terminated": {"reason": reason, "message": message}}}
 
 
 class Slow(Cluster):
@@ -119,14 +124,19 @@ def test_what_was_said_last_becomes_part_of_a_sentence(words: list[str], said: s
             'the Pod of the Job was ended (Evicted): Usage of EmptyDir volume "restored" exceeds the limit',
         ),
         (
-            {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled"}}}]},
+            {"phase": "Failed", "containerStatuses": [PROXY, ended("OOMKilled")]},
             GOOD,
             "the restore needs more memory than it may have (OOMKilled): write a higher memory-limit",
         ),
         (
-            {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"reason": "Error"}}}]},
+            {"phase": "Failed", "containerStatuses": [ended("Error")]},
             "sh: cat: not found",
             "the Pod of the Job ended without an answer: sh: cat: not found",
+        ),
+        (
+            {"phase": "Failed", "containerStatuses": [ended("StartError", 'exec: "/bin/sh": no such file')]},
+            "",
+            'the Pod of the Job can\'t start (StartError): exec: "/bin/sh": no such file',
         ),
         (
             {
@@ -149,6 +159,13 @@ def test_a_pod_without_an_answer_is_one_sentence_and_is_deleted(status: dict[str
     ):
         pass
     assert len(cluster.deleted) == 1
+
+
+@pytest.mark.parametrize("mode", ["verify", "fill"])
+def test_a_proxy_that_somebody_puts_into_each_pod_is_not_waited_for(mode: job.Mode) -> None:
+    cluster = Slow({"phase": "Running", "containerStatuses": [PROXY, ended("Completed")]}, GOOD)
+    with running(cluster, subject(), ASKED._replace(mode=mode, databases=PATHS[:1])) as run:
+        assert [one.txid for one in run.told] == ["2a"]
 
 
 @pytest.mark.usefixtures("hasty")

@@ -32,6 +32,7 @@ MARK_LENGTH = 6
 ENDED = ("Succeeded", "Failed")
 STUCK = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
          "RunContainerError")  # fmt: skip
+UNSTARTED = ("ContainerCannotRun", "StartError")  # an image without /bin/sh, say
 
 
 class Unrestored(Exception):
@@ -161,17 +162,19 @@ def _told(
     kubectl: Kubectl, pod: Object, asked: Asked, place: str, done: Callable[[Sequence[Told]], bool] | None
 ) -> Running | None:
     """What the Job's Pod has told, once that is all."""
-    phase, name = (pod.get("status") or {}).get("phase", "Pending"), pod["metadata"]["name"]
-    if phase not in ENDED and (phase != "Running" or done is None):
+    status, name = pod.get("status") or {}, pod["metadata"]["name"]
+    # Beside the container may be one that somebody puts into every Pod, a mesh's proxy, and it does not end by itself.
+    ended = status.get("phase") in ENDED or "terminated" in (_own(status).get("state") or {})
+    if not ended and (status.get("phase") != "Running" or done is None):
         return None
     try:
         log = kubectl.logs(name, CONTAINER, namespace=place)
     except KubectlError:
-        if phase not in ENDED or not (pod.get("status") or {}).get("reason"):
+        if not ended or not status.get("reason"):
             raise
         log = ""  # of a Pod that was ended before its container began
     told, rest = read(log, asked.databases)
-    if phase in ENDED:
+    if ended:
         return Running(place, name, _complete(told, asked, pod, rest))
     return Running(place, name, told) if done is not None and done(told) else None
 
@@ -181,16 +184,21 @@ def _pod_of(kubectl: Kubectl, name: str, place: str) -> Object | None:
     return found[0] if found else None
 
 
+def _own(status: Object) -> Object:
+    """What a Pod's status says of the container that restores."""
+    return next((one for one in status.get("containerStatuses") or [] if one.get("name") == CONTAINER), {})
+
+
 def _waits(pod: Object) -> str:
     """Why a Pod does not start yet, by what the scheduler and the kubelet say."""
     status = pod.get("status") or {}
     for one in status.get("containerStatuses") or []:
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
-            return f"{waiting['reason']}: {_line(waiting.get('message', ''))}".rstrip(": ")
+            return _line(f"{waiting['reason']}: {waiting.get('message', '')}").rstrip(": ")
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return f"{condition.get('reason')}: {_line(condition.get('message', ''))}".rstrip(": ")
+            return _line(f"{condition.get('reason')}: {condition.get('message', '')}").rstrip(": ")
     return ""
 
 
@@ -265,12 +273,14 @@ def _complete(told: list[Told], asked: Asked, pod: Object, rest: str) -> list[To
     if len([one for one in told if one.failed or one.tries]) == len(asked.databases):
         return told
     status = pod.get("status") or {}
-    ended = [(one.get("state") or {}).get("terminated") or {} for one in status.get("containerStatuses") or [] if one]
-    killed = ended[0].get("reason", "") if ended else ""
+    ended = (_own(status).get("state") or {}).get("terminated") or {}
+    killed = ended.get("reason", "")
     if killed == "OOMKilled":
         raise Unrestored("the restore needs more memory than it may have (OOMKilled): write a higher memory-limit")
     if status.get("reason") or status.get("message"):
-        raise Unrestored(f"the Pod of the Job was ended ({status.get('reason')}): {_line(status.get('message', ''))}")
+        raise Unrestored(_line(f"the Pod of the Job was ended ({status.get('reason')}): {status.get('message', '')}"))
+    if killed in UNSTARTED:
+        raise Unrestored(_line(f"the Pod of the Job can't start ({killed}): {ended.get('message', '')}"))
     raise Unrestored(f"the Pod of the Job ended without an answer: {rest or killed or 'its log is empty'}")
 
 
