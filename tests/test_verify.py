@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
-from injector.command import FOUND, UNREADABLE, verify
+from injector import GROUP
+from injector.command import FOUND, UNREADABLE, restore, verify
+from injector.command.kubectl import KubectlError
+from injector.command.restoring import Told, Unrestored
 from injector.command.verify import Choice
 from injector.pod import job
 from tests import prometheus, reviews
@@ -296,6 +299,59 @@ def test_a_replica_of_litestream_0_3_is_verified_by_a_newer_image(s3: S3, verifi
         said = verified(cluster, f"pod/{stage.name}", image="litestream/litestream:0.5.17")
     (found,) = said.databases
     assert (said.code, found["transaction"], found["tables"]) == (0, None, [{"name": "entry", "rows": len(promised)}])
+
+
+def several(monkeypatch: pytest.MonkeyPatch, *ends: list[Told] | Exception) -> Cluster:
+    """A StatefulSet of as many Pods; a mock tells of each, in place of a Job, how its verification ends."""
+    left = iter(ends)
+
+    def end(*_: object) -> list[Told]:
+        one = next(left)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr(verify, "_verified", end)
+    pod = reviews.pod(path=PATH)
+    template = {"metadata": {"annotations": pod["metadata"]["annotations"]}, "spec": pod["spec"]}
+    web = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}}
+    cluster = Cluster()
+    cluster.put("statefulsets.apps", {**web, "spec": {"replicas": len(ends), "template": template}})
+    return cluster
+
+
+def test_what_is_known_of_one_pod_is_told_though_another_can_not_be_verified(
+    monkeypatch: pytest.MonkeyPatch, verified: Callable[..., Said]
+) -> None:
+    broken, good = [Told(PATH, failed="broken", why="no")], [Told(PATH, txid="2a", tries=1)]
+    said = verified(several(monkeypatch, broken, Unrestored("evicted"), good), "sts/web", output="text")
+    assert said.code == FOUND
+    assert said.error == "statefulset/web, Pod web-1: evicted\n"
+    assert [line for line in said.output.splitlines() if not line.startswith("  ")] == [
+        f"statefulset/web, Pod web-0 in default, {PATH}: NOT GOOD",
+        "",
+        f"statefulset/web, Pod web-2 in default, {PATH}: good",
+    ]
+    away = KubectlError("there is no cluster")
+    assert verified(several(monkeypatch, good, away, good), "sts/web").code == UNREADABLE
+    assert verified(several(monkeypatch, away, good), "sts/web", output="text").output == ""
+
+
+@pytest.mark.parametrize("command", [verify.run, restore.run])
+def test_no_pod_sends_codes_to_the_terminal_by_what_its_databases_are_called(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may change a Pod can write its status, too."""
+    pod = reviews.injected(reviews.pod(path=PATH))
+    own = pod["metadata"]["annotations"]
+    told = json.loads(own[f"{GROUP}/status"])
+    own[f"{GROUP}/status"] = json.dumps({**told, "databases": {"/data/\x1b[2J.db": "a", PATH: "b"}})
+    cluster = Cluster()
+    cluster.put("pods", pod)
+    choice = Choice("pod/web", database="/x") if command is verify.run else restore.Choice("pod/web", to="here.db")
+    assert command(choice, cluster, reviews.DEFAULTS) == UNREADABLE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "/data/\\x1b[2J.db" in line
 
 
 def scheduled(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

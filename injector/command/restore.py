@@ -71,7 +71,7 @@ def run(choice: Choice, kubectl: Kubectl, chosen: Options) -> int:
             return _to_claim(choice, kubectl, *_one(choice, found))
         return _rollback(choice, kubectl, found, chosen)
     except (NoSubject, Unrestored, KubectlError, Declined) as error:
-        print(error, file=sys.stderr)
+        print(escaped(str(error)), file=sys.stderr)
         return UNREADABLE
     except OSError as error:
         print(f"{quoted(str(error.filename or choice.to))[1:-1]}: {error.strerror}", file=sys.stderr)

@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 def run(choice: Choice, kubectl: Kubectl, chosen: Options) -> int:
-    """Verify the replicas and print what is in them; 1 if one is not good, 2 if that can't be told.
+    """Verify the replicas and print what is in them; 1 if one is not good, 2 if that can't be told of all.
 
     Args:
         choice: what is asked for.
@@ -52,16 +52,30 @@ def run(choice: Choice, kubectl: Kubectl, chosen: Options) -> int:
             sys.stdout.write("---\n".join(as_yaml(one) for each, asked in found for one in
                                           scheduled(each, asked, choice.schedule)))  # fmt: skip
             return 0
-        verified = [(each, asked, _verified(kubectl, each, asked)) for each, asked in found]
-    except (NoSubject, Unrestored, KubectlError) as error:
-        print(error, file=sys.stderr)
+    except (NoSubject, KubectlError) as error:
+        print(escaped(str(error)), file=sys.stderr)
+        return UNREADABLE
+    verified: list[tuple[Subject, Asked, list[Told]]] = []
+    unknown = False
+    for each, asked in found:
+        try:
+            verified.append((each, asked, _verified(kubectl, each, asked)))
+        except (Unrestored, KubectlError) as error:
+            where = f"{each.name}: " if len(found) > 1 else ""
+            print(escaped(f"{where}{error}"), file=sys.stderr)
+            unknown = True
+            if isinstance(error, KubectlError):
+                break
+    if not verified:
         return UNREADABLE
     if choice.output == "json":
         print(json.dumps({"version": SCHEMA, "databases": [_fields(*one) for each in verified for one in _flat(*each)]},
                          indent=2))  # fmt: skip
     else:
         sys.stdout.write("\n".join(_text(*one) for each in verified for one in _flat(*each)))
-    return FOUND if any(one.failed for _, _, told in verified for one in told) else 0
+    if any(one.failed for _, _, told in verified for one in told):
+        return FOUND
+    return UNREADABLE if unknown else 0
 
 
 def _subjects(choice: Choice, kubectl: Kubectl, chosen: Options) -> list[Subject]:
