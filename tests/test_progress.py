@@ -37,6 +37,13 @@ def test_a_terminal_is_told_how_far_it_is_and_then_nothing_is_left_of_that(comma
     assert "of 3" not in after
 
 
+def test_a_line_is_no_longer_than_the_terminal_is_wide() -> None:
+    told = IMPATIENT.replace("sys.exit(cli.main())", "progress.Progress().show('x' * 200)")
+    narrow = "import fcntl, struct, termios; fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('4H', 20, 40, 0, 0))"
+    assert on_terminal([sys.executable, "-c", told])[1] == f"\r\x1b[K{'x' * 78}…"
+    assert on_terminal([sys.executable, "-c", f"{narrow}\n{told}"])[1] == f"\r\x1b[K{'x' * 38}…"
+
+
 def test_a_quick_command_says_nothing_of_it(manifest: Path) -> None:
     patient = IMPATIENT.replace("= 0", "= 1_000_000")
     assert "\x1b" not in on_terminal([sys.executable, "-c", patient, "check", manifest])[1]

@@ -10,9 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from injector.errors import cut
+
 PATIENCE = 2.0  # seconds that need no word
 PAUSE = 0.1  # seconds between two words
 _CLEAR = "\r\x1b[K"
+_USUAL_COLUMNS = 80
 Item = TypeVar("Item")
 
 
@@ -61,7 +64,7 @@ class Progress:
         if self._shows and time.monotonic() >= self._next:
             self._next = time.monotonic() + PAUSE
             self._shown = True
-            self._say(f"{_CLEAR}{text}")
+            self._say(f"{_CLEAR}{cut(text, max(1, _columns() - 1))}")
 
     def _tell(self, done: int, all_of_them: int, noun: str) -> None:
         self.show(f"{done} of {all_of_them} {noun}")
@@ -70,3 +73,11 @@ class Progress:
     def _say(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _columns() -> int:
+    """How wide the terminal is: of a line that wraps only the end could be taken back."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
