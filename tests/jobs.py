@@ -128,6 +128,8 @@ class Cluster(Kubectl):
         status: Object = {"phase": phase}
         if result is not None:
             status |= {"reason": result.reason, "message": result.message}
-            ended = [{"state": {"terminated": {"reason": one.reason}}} for one in result.containers.values()]
-            status["containerStatuses"] = ended
+            status["containerStatuses"] = [
+                {"name": name, "state": {"terminated": {"reason": one.reason}}}
+                for name, one in result.containers.items()
+            ]
         return {"metadata": run.pod["metadata"], "spec": run.pod["spec"], "status": status}

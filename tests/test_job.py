@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from injector import GROUP
 from injector.admission.verdict import POD, Question, judge
 from injector.pod import job
 from injector.pod.claim import LEASES, MARK, Claim, laid
+from injector.pod.containers import REPLICATE
 from injector.pod.job import Asked, NotInjected
 from tests import restricted, reviews
 from tests.schemas import RELEASES, problems
@@ -157,9 +159,18 @@ def test_a_pod_that_is_not_injected_has_no_source() -> None:
         reviews.pod(None, {"annotations": {f"{GROUP}/status": "{}"}}, path=PATH),
         reviews.pod(None, {"annotations": {f"{GROUP}/status": status}}, path=PATH),
         reviews.pod(injected["spec"], {"annotations": {f"{GROUP}/status": status.replace(PATH, "/x")}}, path=PATH),
+        *without(injected, "env", "resources", "securityContext", "volumeMounts"),
     ):
         with pytest.raises(NotInjected):
             job.source(forged, reviews.DEFAULTS)
+
+
+def without(injected: Object, *keys: str) -> list[Object]:
+    """Pods like this one whose sidecar lacks one of these each."""
+    pods = [copy.deepcopy(injected) for _ in keys]
+    for key, pod in zip(keys, pods, strict=True):
+        del next(one for one in pod["spec"]["initContainers"] if one["name"] == REPLICATE)[key]
+    return pods
 
 
 @pytest.mark.parametrize(

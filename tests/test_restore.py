@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
@@ -17,7 +17,10 @@ import yaml
 from injector import GROUP, cli
 from injector.admission.verdict import Question, judge
 from injector.command import FOUND, UNREADABLE, restore
+from injector.command.kubectl import Answer, NotFound
+from injector.command.progress import Progress
 from injector.command.restore import Choice
+from injector.command.restoring import Running, Told, Unrestored
 from injector.command.subject import NoSubject, subjects
 from injector.pod.containers import INIT
 from tests import reviews
@@ -388,6 +391,23 @@ def test_one_rollback_is_of_all_pods_and_databases() -> None:
     later = restore.rollback(again, "2026-01-01T00:00:00Z", now.replace(year=2027), reviews.DEFAULTS)
     assert later[f"{GROUP}/restore-from"] == "default/statefulset/{pod}/{database}-since-20260102T030405Z"
     assert later[f"{GROUP}/replica-path"].endswith("/{database}-since-20270102T030405Z")
+
+
+def test_a_job_that_ends_under_a_download_is_one_sentence(tmp_path: Path) -> None:
+    class Gone(Cluster):
+        """A mock whose Pod ends after a part."""
+
+        def execute(self, *_: Any, into: IO[bytes] | None = None, **__: Any) -> Answer:
+            assert into is not None
+            if into.tell():
+                raise NotFound("there is no Pod p, or no longer", "NotFound")
+            into.write(b"part")
+            return Answer(1, b"", "")
+
+    with (tmp_path / "part").open("w+b") as file, Progress() as progress:
+        running = Running("default", "p", [])
+        with pytest.raises(Unrestored, match=r"Pod p is gone, with 4 of 9 bytes fetched: .* a longer --timeout"):
+            restore._fetch(Gone(), running, Told(PATH, bytes=9), file, progress)
 
 
 def test_a_rollback_of_replicas_that_have_nothing_in_common_is_none() -> None:

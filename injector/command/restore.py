@@ -18,7 +18,7 @@ from injector.admission.verdict import Question, judge, key_of
 from injector.admission.workload import TEMPLATES
 from injector.annotations.table import group
 from injector.command import FOUND, UNREADABLE, restoring, verify
-from injector.command.kubectl import Kubectl, KubectlError
+from injector.command.kubectl import Kubectl, KubectlError, NotFound
 from injector.command.progress import Progress
 from injector.command.render import as_yaml
 from injector.command.restoring import Running, Told, Unrestored
@@ -158,6 +158,11 @@ def _fetch(kubectl: Kubectl, running: Running, told: Told, file: BufferedRandom,
             answer = kubectl.execute(running.pod, job.CONTAINER, command, namespace=running.namespace, into=file)
             if answer.code:
                 why = restoring.sentence(answer.error.splitlines())
+        except NotFound:
+            raise Unrestored(
+                f"Pod {running.pod} is gone, with {there:,} of {told.bytes:,} bytes fetched: if the Job's time was "
+                "over, write a longer --timeout"
+            ) from None
         except KubectlError as error:
             if error.reason not in ("", "Timeout"):
                 raise

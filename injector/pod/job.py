@@ -36,6 +36,7 @@ SURROUNDINGS = (
     "dnsConfig", "dnsPolicy", "hostAliases", "hostNetwork", "imagePullSecrets", "nodeSelector", "os",
     "runtimeClassName", "schedulerName", "securityContext", "serviceAccountName", "tolerations",
 )  # fmt: skip
+TAKEN = ("env", "image", "resources", "securityContext", "volumeMounts")  # of the sidecar, which has them all
 IDENTITY_LABELS = ("azure.workload.identity/use",)  # by which a webhook gives a Pod the identity of its ServiceAccount
 
 Mode = Literal["verify", "hold", "fill"]
@@ -86,7 +87,7 @@ def source(pod: Object, options: Options) -> Source:
         raise NotInjected
     if not {INIT, REPLICATE} <= set(names) or "LITESTREAM_CONFIG" not in _environment(pod, INIT):
         raise NotInjected  # a status that somebody made up
-    if not all(_mounts(pod, database) for database in found.databases):
+    if not all(_mounts(pod, database) for database in found.databases) or not {*TAKEN} <= {*_container(pod, REPLICATE)}:
         raise NotInjected
     texts = {"image": found.image, **found.defaults, **{key: text for key, text in own.items() if key != "status"}}
     settings = read_settings(texts, options, Findings(findings.group))
