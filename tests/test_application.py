@@ -90,5 +90,7 @@ def test_a_body_of_unknown_size_waits_its_turn_as_a_large_one_does(monkeypatch: 
     assert asked(piece(b"{}"), headers=[(b"content-length", b"2")])[0] == 400
 
 
-def test_a_client_that_leaves_is_no_fault() -> None:
+def test_a_client_that_leaves_is_no_fault_and_the_log_says_what_was_missing(caplog: pytest.LogCaptureFixture) -> None:
     assert asked(piece(b"{", more=True), {"type": "http.disconnect"})[0] == 400
+    (record,) = caplog.records
+    assert record.__dict__["fields"]["why"] == "the connection ended before the body was whole"

@@ -19,7 +19,7 @@ PIECE_BYTES: Final = 32 * 1024  # of an answer: most are smaller
 
 
 class _Gone(Exception):
-    """The client has closed the connection."""
+    """The connection ended, closed by the client or, after its time, by the webhook."""
 
 
 class Application:
@@ -70,7 +70,7 @@ class Application:
                         scope["method"], scope["path"], body, self._options, self._guard, self._defaulting
                     )
         except _Gone:
-            return _refused(400, "", "gone")
+            return _refused(400, "the connection ended before the body was whole", "gone")  # only the log says it
         except Busy:
             return _refused(503, "too many large requests at once: try again", "busy")
 
