@@ -135,7 +135,7 @@ def bucket(text: str) -> Bucket:
     """A bucket as an annotation names it: `NAME`, `s3://NAME`, `gs://NAME`, `abs://ACCOUNT/CONTAINER`, `sftp://…`."""
     scheme, slashes, rest = text.partition("://")
     if not slashes or scheme == "s3":
-        return Bucket("s3", values.bucket(rest if slashes else text))
+        return Bucket("s3", _s3(rest if slashes else text))
     if scheme == "gs":
         plain = re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", rest)
         if not plain or any(len(part) not in range(1, 64) for part in rest.split(".")):
@@ -152,6 +152,13 @@ def bucket(text: str) -> Bucket:
     raise ValueError(
         "write the name of an S3 bucket, or gs://BUCKET, abs://ACCOUNT/CONTAINER or sftp://USER@HOST:PORT/PATH"
     )
+
+
+def _s3(name: str) -> str:
+    try:
+        return values.bucket(name)
+    except ValueError as right:
+        raise ValueError(f"{right}; a path belongs in replica-path" if "/" in name else right) from None
 
 
 def _sftp(text: str) -> Bucket:

@@ -63,7 +63,9 @@ def test_the_kind_of_store_is_read_from_the_bucket(text: str, bucket: Bucket) ->
     [
         ("gcs://b", "gs://BUCKET, abs://ACCOUNT/CONTAINER or sftp://"),
         ("file:///data", "write the name of an S3 bucket"),
-        ("s3://bucket/path", "write an S3 bucket name"),
+        ("s3://Bucket", "write an S3 bucket name: 3 to 63 lower case letters, digits, - and ., such as my-bucket"),
+        ("s3://bucket/path", "such as my-bucket; a path belongs in replica-path"),
+        ("bucket/path", "such as my-bucket; a path belongs in replica-path"),
         ("gs://bucket/path", "a path belongs in replica-path"),
         ("gs://Bucket", "such as gs://my-bucket"),
         ("gs://a..b", "such as gs://my-bucket"),
