@@ -288,6 +288,26 @@ def test_a_host_key_is_nothing_of_s3() -> None:
             "endpoint",
             "write a URL with https",
         ),
+        (
+            {"bucket": "abs://acct/backups", "endpoint": "https://acct.blob.core.windows.net/backups"},
+            "endpoint",
+            "names more than a server",
+        ),
+        (
+            {"bucket": "abs://acct/backups", "endpoint": "https://s3.eu-west-1.amazonaws.com"},
+            "endpoint",
+            "is no Azure Blob Storage",
+        ),
+        (
+            {"bucket": "abs://acct/backups", "endpoint": "https://storage.googleapis.com/acct"},
+            "endpoint",
+            "is no Azure Blob Storage",
+        ),
+        (
+            {"bucket": "my-bucket", "endpoint": "https://my-bucket.storage.googleapis.com", "auth": "ambient"},
+            "auth",
+            "wants an HMAC key",
+        ),
         ({"bucket": "gs://my-bucket", "auth": "session"}, "auth", 'write "secret" or "ambient"'),
         ({"bucket": BUCKETS["sftp"], "host_key": HOST_KEY, "auth": "ambient"}, "auth", 'write "secret"'),
         ({"bucket": BUCKETS["sftp"]}, "host-key", "ssh-keyscan -t ecdsa HOST"),

@@ -333,7 +333,8 @@ def _check_server(settings: Settings, endpoint: str, findings: Findings) -> None
             endpoint,
             f'is Azure Blob Storage, which has no S3 API: remove it, and write bucket "abs://{azure["account"]}/{bucket}"',
         )
-    if bucket.kind == "s3" and host == stores.GOOGLE and settings.auth == "ambient":
+    google = host == stores.GOOGLE or host.endswith(f".{stores.GOOGLE}")
+    if bucket.kind == "s3" and google and settings.auth == "ambient":
         findings.deny(
             "auth",
             "ambient",
@@ -341,8 +342,12 @@ def _check_server(settings: Settings, endpoint: str, findings: Findings) -> None
             "endpoint, or put an HMAC key into the Secret",
         )
     account = azure["account"] if azure else url.path.strip("/") or bucket.account
-    if bucket.kind == "abs" and account != bucket.account:
+    if bucket.kind == "abs" and (google or stores.AMAZON.fullmatch(host)):
+        findings.deny("endpoint", endpoint, "is no Azure Blob Storage: remove it, or write another bucket")
+    elif bucket.kind == "abs" and account != bucket.account:
         findings.deny("endpoint", endpoint, f"is another account than {bucket.account}, of the bucket: remove it")
+    elif bucket.kind == "abs" and azure and url.path.strip("/"):
+        findings.deny("endpoint", endpoint, "names more than a server, and the bucket has the container: remove it")
     if bucket.kind == "abs" and url.scheme == "http" and settings.auth == "ambient":
         findings.deny("endpoint", endpoint, "takes nobody's identity without TLS: write a URL with https")
 
