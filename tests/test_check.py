@@ -150,6 +150,12 @@ def test_a_grace_period_that_a_second_call_would_not_believe_is_denied_at_the_fi
     assert "write seconds from 0" in reviews.denied(obj)["spec.terminationGracePeriodSeconds"]
 
 
+def test_a_second_call_names_the_application_s_grace_period_and_not_the_longer_one_of_the_first() -> None:
+    once = reviews.injected(pod({"runAsUser": 1000}, sidecar="container"))
+    assert once["spec"]["terminationGracePeriodSeconds"] > 30
+    assert "Litestream stops 30 s (the application's grace period)" in reviews.warned(once)
+
+
 def test_the_longest_grace_period_is_injected_and_injected_again() -> None:
     once = reviews.injected(reviews.pod({"terminationGracePeriodSeconds": LONGEST_GRACE_SECONDS}))
     assert reviews.injected(once) == once

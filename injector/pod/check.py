@@ -10,7 +10,7 @@ from injector.pod import containers, litestream, resources, volumes
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import PodSpec
-from injector.pod.target import grace, replicates, sign_of_litestream, starts_application
+from injector.pod.target import replicates, sign_of_litestream, starts_application
 from injector.values import LITESTREAM_IMAGE
 
 OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")  # of nodes
@@ -31,7 +31,7 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
             findings.deny("sidecar", "container", 'would keep the Job from ever finishing: write "native"')
         else:
             findings.warn(
-                f'{findings.key("sidecar")} "container": Litestream stops {max(grace(spec), 1)} s (the application\'s '
+                f'{findings.key("sidecar")} "container": Litestream stops {max(plan.grace, 1)} s (the application\'s '
                 "grace period) after the Pod is told to end, and rows written later are lost; "
                 '"native" stops after the application'
             )
