@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from injector import values
+from injector.errors import escaped
 
 Kind = Literal["s3", "gs", "abs", "sftp"]
 AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:.+\.)?(?P<partition>amazonaws\.com(?:\.cn)?)")
@@ -143,7 +144,7 @@ def bucket(text: str) -> Bucket:
         return Bucket("gs", rest)
     if scheme == "abs":
         account, _, name = rest.partition("/")
-        named = re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", name) and 3 <= len(name) <= 63
+        named = 3 <= len(name) <= 63 and re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", name)
         if not named or not re.fullmatch(r"[a-z0-9]{3,24}", account):
             raise ValueError("write abs://ACCOUNT/CONTAINER, such as abs://myaccount/backups")
         return Bucket("abs", name, account)
@@ -184,9 +185,8 @@ def host_key(text: str) -> str:
     words = text.split()
     kind = words[0] if words else ""
     if len(words) > 1 and not kind.startswith(("ssh-", "ecdsa-")) and words[1].startswith(("ssh-", "ecdsa-")):
-        raise ValueError(
-            f"begins with the server's name, as in known_hosts: write only what follows, {' '.join(words[1:])[:40]}…"
-        )
+        key = escaped(" ".join(words[1:3])[:40])
+        raise ValueError(f"begins with the server's name, as in known_hosts: write only what follows, {key}…")
     if kind not in HOST_KEYS or len(words) < 2 or not re.fullmatch(r"[A-Za-z0-9+/]{1,4000}={0,2}", words[1]):
         raise ValueError("write the server's public key, such as ecdsa-sha2-nistp256 AAAAE2Vj…")
     parts = _parts(words[1])

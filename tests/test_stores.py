@@ -368,6 +368,8 @@ def test_a_host_key_that_was_not_copied_whole_is_told(text: str) -> None:
 def test_a_line_of_known_hosts_is_told_what_of_it_to_write() -> None:
     with pytest.raises(ValueError, match="write only what follows, ecdsa-sha2-nistp256 AAAAE2Vj"):
         stores.host_key(f"nas.example.com {HOST_KEY}")
+    with pytest.raises(ValueError, match=r"write only what follows, ssh-\\x1b\[31mrsa…"):
+        stores.host_key("nas.example.com ssh-\x1b[31mrsa")
 
 
 S3_DEFAULTS = {"endpoint": "https://minio:9000", "region": "eu", "addressing": "virtual", "ca": "secret/own"}
