@@ -153,6 +153,14 @@ def databases(found: Object, release: str, folder: Path) -> subprocess.Completed
         ("{min-checkpoint-page-count: 0}", 'litestream-options.min-checkpoint-page-count: "0": write a number from 1'),
         ("{truncate-page-n: 0}", 'litestream-options.truncate-page-n: "0": write a number from 1'),
         ("{part-size: 4MiB}", 'litestream-options.part-size: "4MiB": write an amount of at least 5MiB'),
+        (
+            "{part-size: 6GiB}",
+            'litestream-options.part-size: "6GiB": write an amount of at least 5MiB and at most 5GiB',
+        ),
+        (
+            "{retention: {enabled: false}, retention.enabled: true}",
+            "litestream-options.retention.enabled: is there twice",
+        ),
         ("{part-size: 5000000}", 'litestream-options.part-size: "5000000": write an amount'),
         ("{concurrency: 0}", 'litestream-options.concurrency: "0": write a number from 1 to 64'),
     ],

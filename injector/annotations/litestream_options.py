@@ -10,7 +10,7 @@ from injector import values
 from injector.errors import quoted, without_credentials
 
 MOST_LEVELS = 8  # Litestream keeps snapshots on the ninth
-LEAST_PART = 5 * 1024**2  # bytes that S3 takes for a part
+PART_BYTES = range(5 * 1024**2, 5 * 1024**3 + 1)  # that S3 takes for a part
 _UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
 
@@ -48,8 +48,8 @@ def _count(least: int, most: int) -> Callable[[str], int]:
 
 def _bytes(text: str) -> str:
     match = re.fullmatch(r"([1-9][0-9]{0,3})(MB|MiB|GB|GiB)", text)
-    if match is None or int(match[1]) * _UNITS[match[2]] < LEAST_PART:
-        raise ValueError("write an amount of at least 5MiB, such as 16MiB")
+    if match is None or int(match[1]) * _UNITS[match[2]] not in PART_BYTES:
+        raise ValueError("write an amount of at least 5MiB and at most 5GiB, such as 16MiB")
     return text
 
 
@@ -90,11 +90,16 @@ def read(found: Mapping[str, Any], problems: list[str], place: str) -> dict[str,
         problems: takes what is wrong, one line each.
         place: where the mapping stands in the file.
     """
-    result = {}
+    result: dict[str, Any] = {}
+    seen: set[str] = set()
     for key, value in _flat(found):
         if (option := BY_KEY.get(key)) is None:
             problems.append(f"{place}.{quoted(key)[1:-1]}: is none of {', '.join(BY_KEY)}")
             continue
+        if key in seen:
+            problems.append(f"{place}.{key}: is there twice: write it once")
+            continue
+        seen.add(key)
         try:
             if not isinstance(value, str) and option.read is not _levels:
                 raise ValueError("write one value")
