@@ -84,6 +84,22 @@ def test_nothing_is_added_without_the_operator_s_word() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"retention": "24h"}, "/retention has no effect: the operator lets Litestream delete nothing in the bucket"),
+        ({}, ""),
+        ({"retention": "24h", "image": "litestream/litestream:0.5.7"}, ""),
+    ],
+)
+def test_a_retention_that_the_operator_has_switched_off_is_told(own: dict[str, str], told: str) -> None:
+    findings = Findings(GROUP)
+    defaults = operator_file.read(FILE, options.read({})).of("default")
+    settings.read({"inject": "true", **own}, options.read({}), findings, defaults)
+    warnings = [warning for warning in findings.warnings if "no effect" in warning]
+    assert warnings == ([GROUP + told] if told else [])
+
+
 def test_another_store_gets_no_key_of_s3() -> None:
     (replica,) = config(bucket="gs://my-bucket")["dbs"][0]["replicas"]
     assert replica.keys() == {"type", "bucket", "path", "sync-interval"}

@@ -14,6 +14,7 @@ import msgspec
 from injector import stores
 from injector.annotations.defaults import NONE, Defaults
 from injector.annotations.findings import Findings
+from injector.annotations.litestream_options import BY_KEY as OPTIONS
 from injector.annotations.table import (
     ANNOTATIONS,
     BY_KEY,
@@ -277,6 +278,11 @@ def _check_together(settings: Settings, own: Mapping[str, str], findings: Findin
             f"{findings.key('retention')} ({settings.retention.text}) is shorter than "
             f"{findings.key('snapshot-interval')} ({settings.snapshot_interval.text}): "
             "points in time between snapshots can't be restored"
+        )
+    kept = settings.defaults.litestream.get("retention.enabled") is False
+    if kept and "retention" in settings.given and settings.litestream_version >= OPTIONS["retention.enabled"].since:
+        findings.warn(
+            f"{findings.key('retention')} has no effect: the operator lets Litestream delete nothing in the bucket"
         )
     if sound("sync-interval") and settings.sync_interval.seconds > 60:
         findings.warn(
