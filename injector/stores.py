@@ -16,6 +16,7 @@ Kind = Literal["s3", "gs", "abs", "sftp"]
 AMAZON = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:.+\.)?(?P<partition>amazonaws\.com(?:\.cn)?)")
 AZURE = re.compile(r"(?P<account>[^.]+)\.blob\.core\..+")
 GOOGLE = "storage.googleapis.com"
+GOOGLES = re.compile(r"(?:(?P<bucket>.+)\.)?storage\.googleapis\.com")
 DEFAULT_PORTS = (None, 80, 443)
 # The parts that a public key of each type has, its type included (RFC 4253, 5656 and 8709).
 HOST_KEYS = {"ssh-ed25519": 2, "ssh-rsa": 3, **{f"ecdsa-sha2-nistp{bits}": 3 for bits in (256, 384, 521)}}
@@ -223,8 +224,8 @@ class Place(NamedTuple):
 def location(place: Place) -> str:
     """A replica's place in one spelling: the host, and behind it bucket and path as one path.
 
-    The scheme and its default port are dropped, and an endpoint's path and a bucket in Amazon's host names are what
-    they are to S3: the first parts of the path. So a bucket of Google's is one, by its own API or by that of S3.
+    The scheme and its default port are dropped, and an endpoint's path and a bucket in Amazon's or Google's host names
+    are what they are to S3: the first parts of the path. So a bucket of Google's is one, by its own API or that of S3.
     """
     if not place.endpoint:
         return "/".join(("amazonaws.com", place.bucket, place.path))
@@ -237,6 +238,9 @@ def location(place: Place) -> str:
         inside_vpc = f".vpce.{amazon['partition']}" in host  # bucket.vpce-ID.s3.REGION.vpce…: bucket is that word
         host = amazon["partition"]
         path.insert(0, (not inside_vpc and amazon["bucket"]) or "")
+    elif google := GOOGLES.fullmatch(host):
+        host = GOOGLE
+        path.insert(0, google["bucket"] or "")
     elif url.port not in DEFAULT_PORTS:
         host = f"{host}:{url.port}"
     return "/".join((host, *filter(None, path)))

@@ -264,7 +264,14 @@ def test_what_nobody_wrote_has_to_fit_too() -> None:
     allowed("allow: {secret: [mine]}", auth="ambient")
 
 
-@pytest.mark.parametrize("endpoint", ["https://s3.example.com/others", "https://Others.S3.eu-west-1.AmazonAWS.com"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://s3.example.com/others",
+        "https://Others.S3.eu-west-1.AmazonAWS.com",
+        "https://Others.Storage.GoogleAPIs.com",
+    ],
+)
 def test_a_bucket_in_the_endpoint_does_not_lead_around_a_limit_of_buckets(endpoint: str) -> None:
     for policy in ("allow: {bucket: [shop]}", "allow: {replica-path: ['**']}", "enforce: [bucket]"):
         bucket = "litestream" if "enforce" in policy else "shop"

@@ -111,6 +111,7 @@ def test_a_password_in_a_bucket_is_denied_and_not_repeated() -> None:
         (Place("https://bucket.vpce-1a-2b.s3.eu-west-1.vpce.amazonaws.com", "backups", "a"), "amazonaws.com/backups/a"),
         (Place("https://vpce-1a.s3.eu-west-1.amazonaws.com", "backups", "a"), "amazonaws.com/vpce-1a/backups/a"),
         (Place("https://s3.cn-north-1.amazonaws.com.cn", "backups", "a"), "amazonaws.com.cn/backups/a"),
+        (Place("https://backups.storage.googleapis.com", "a", "b"), "storage.googleapis.com/backups/a/b"),
         (Place("https://s3.example.com.amazonaws.com.evil.org", "b", "a"), "s3.example.com.amazonaws.com.evil.org/b/a"),
     ],
 )

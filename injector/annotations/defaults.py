@@ -21,7 +21,7 @@ from injector.values import Duration, Image, Quantity
 LIMITED = ("endpoint", "bucket", "image", "secret", "ca", "replica-path")  # what patterns of `allow` can be given for
 PLACEHOLDER = re.compile(r"\{namespace\}")
 _WILDCARD = re.compile(r"(\*\*|\*|\{namespace\})")
-_AMAZONS_BUCKET = re.compile(r"https?://[^/]+\.s3[.-][^/]*amazonaws\.com(\.cn)?")
+_BUCKET_IN_HOST = re.compile(r"https?://[^/]+\.(s3[.-][^/]*amazonaws\.com(\.cn)?|storage\.googleapis\.com)")
 
 
 class Default(NamedTuple):
@@ -124,13 +124,13 @@ class Defaults:
     def check_server(self, endpoint: str, findings: Findings) -> None:
         """An endpoint of the Pod's own with a bucket in it would lead around the operator's limits of bucket and path.
 
-        S3 takes an endpoint's path, and the first part of Amazon's host names, for the bucket.
+        S3 takes an endpoint's path, and the first part of Amazon's and Google's host names, for the bucket.
         """
         limited = [key for key in ("bucket", "replica-path") if key in self.allow or key in self.enforce]
         if not limited or {"endpoint"} & {*self.allow, *self.enforce} or endpoint == self.operator.get("endpoint"):
             return
         plain = _endpoint(endpoint)
-        if _AMAZONS_BUCKET.match(plain) or "/" in plain.partition("://")[2]:
+        if _BUCKET_IN_HOST.match(plain) or "/" in plain.partition("://")[2]:
             what = " and ".join(limited)
             findings.deny(
                 "endpoint", endpoint, f"names more than a server, and the operator limits {what}: write its host alone"

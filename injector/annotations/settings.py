@@ -339,7 +339,7 @@ def _check_server(settings: Settings, endpoint: str, findings: Findings) -> None
             endpoint,
             f'is Azure Blob Storage, which has no S3 API: remove it, and write bucket "abs://{azure["account"]}/{bucket}"',
         )
-    google = host == stores.GOOGLE or host.endswith(f".{stores.GOOGLE}")
+    google = stores.GOOGLES.fullmatch(host)
     if bucket.kind == "s3" and google and settings.auth == "ambient":
         findings.deny(
             "auth",
