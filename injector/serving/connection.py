@@ -186,10 +186,10 @@ class Connection(HttpToolsProtocol):
     # Callback of the answer
     def on_response_complete(self) -> None:
         """The answer was handed to the network; the next request may wait already."""
-        more = bool(self.pipeline)
+        following = self.pipeline[-1][0] if self.pipeline else None
         self._release()
         super().on_response_complete()
-        if more:
+        if following is not None and not following.more_body:
             self.enter(Phase.ANSWERING)
         elif not self._in_message:
             self.enter(Phase.IDLE)

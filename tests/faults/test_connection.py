@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import connections, unharmed
-from tests.running import HASTY, NAME, Replica, review, running
+from tests.running import HASTY, NAME, Replica, receive, review, running
 
 pytestmark = pytest.mark.slow
 
@@ -53,3 +53,12 @@ def test_a_byte_a_second_wins_no_time(tmp_path: Path, part: str) -> None:
         assert time.monotonic() - start < 20
         ended = 'litestream_hook_connections_ended_total{port="https",reason="receiving-too-long"}'
         assert replica.metric(ended) == 20
+
+
+def test_a_body_that_comes_behind_another_request_has_no_longer(tmp_path: Path) -> None:
+    request = f"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(review())}\r\n\r\n".encode()
+    with running(tmp_path, prelude=HASTY) as replica, replica.connect() as client:
+        client.sendall(request + review() + request + review()[:5])
+        assert b" 200 " in receive(client)
+        assert client.recv(1) == b""
+        assert replica.metric('litestream_hook_connections_ended_total{port="https",reason="receiving-too-long"}') == 1
