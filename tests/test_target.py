@@ -73,6 +73,16 @@ def test_the_token_of_a_session_comes_from_the_same_secret_where_it_is_asked_for
             assert "AWS_ACCESS_KEY_ID" in [entry["name"] for entry in item["env"]]
 
 
+def test_a_key_beside_the_database_is_mounted_once_with_it() -> None:
+    obj = pod({"runAsUser": 1}, bucket="gs://my-bucket", auth="ambient", path="/data/app.db")
+    app = obj["spec"]["containers"][0]
+    app["env"] = [{"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": "/data/key.json"}]
+    app["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    obj["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    for item in reviews.injected(obj)["spec"]["initContainers"]:
+        assert [mount for mount in item["volumeMounts"] if mount["name"] == "data"] == app["volumeMounts"]
+
+
 @pytest.mark.parametrize("auth", ["secret", "session", "ambient"])
 @pytest.mark.parametrize(
     ("ca", "source"),

@@ -181,6 +181,8 @@ def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence
     settings = plan.settings
     # Nine tenths of the limit: the garbage collector works harder before the kernel has to kill.
     memory = int(settings.memory_limit.amount * 9 / 10)
+    mounts = _mounts(plan, databases)
+    taken = {mount["mountPath"] for mount in mounts}  # a key may lie beside the database
     return {
         "name": name,
         "image": settings.image.reference,
@@ -189,7 +191,7 @@ def _litestream(plan: Plan, name: str, arguments: list[str], databases: Sequence
         "resources": resources(settings),
         "securityContext": security_context(plan.user),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [*_mounts(plan, databases), *plan.credentials.mounts],
+        "volumeMounts": [*mounts, *(mount for mount in plan.credentials.mounts if mount["mountPath"] not in taken)],
     }
 
 
