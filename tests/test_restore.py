@@ -393,6 +393,13 @@ def test_one_rollback_is_of_all_pods_and_databases() -> None:
     assert later[f"{GROUP}/replica-path"].endswith("/{database}-since-20270102T030405Z")
 
 
+@pytest.mark.parametrize("start", [0, 5])
+def test_a_rollback_while_no_pod_lives_gives_no_pod_the_rows_of_another(start: int) -> None:
+    found = subjects(workload(replicas=0, ordinals={"start": start}), "sts/web", None, reviews.DEFAULTS)
+    own = restore.rollback(found, "2026-01-01T00:00:00Z", datetime.now(UTC), reviews.DEFAULTS)
+    assert own[f"{GROUP}/restore-from"] == "default/statefulset/{pod}/{database}"
+
+
 def test_a_job_that_ends_under_a_download_is_one_sentence(tmp_path: Path) -> None:
     class Gone(Cluster):
         """A mock whose Pod ends after a part."""

@@ -300,7 +300,14 @@ def _template(subject: Subject, database: str, path: str, found: Sequence[Subjec
     """A replica's whole path, with placeholders where that of another database or Pod differs."""
     if len(subject.source.databases) > 1:
         path = path.replace(database[1:], "{database}")
-    return path.replace(subject.name.rpartition(" ")[2], "{pod}") if len(found) > 1 else path
+    if len(found) > 1:
+        return path.replace(subject.name.rpartition(" ")[2], "{pod}")
+    spec, (_, kind) = subject.workload.get("spec") or {}, key_of(subject.workload)
+    if kind != "StatefulSet" or spec.get("replicas") != 0:
+        return path
+    # Scaled to zero, nobody knows how many Pods it has else: all of them would start from the replica of the first.
+    first = f"{subject.workload['metadata']['name']}-{(spec.get('ordinals') or {}).get('start') or 0}"
+    return "/".join("{pod}" if part == first else part for part in path.split("/"))
 
 
 def _prospect(
