@@ -135,7 +135,7 @@ def parser(program: str, completion: Mapping[str, object] | None = None) -> argp
 def _of_workload(added: argparse.ArgumentParser) -> None:
     """The arguments of what a Job restores of a workload."""
     added.add_argument("workload", metavar="KIND/NAME", help="such as statefulset/web, deployment/web or pod/web-0")
-    added.add_argument("--pod", default="", metavar="NAME", help="of a StatefulSet of several, whose databases")
+    added.add_argument("--pod", default="", metavar="NAME", help="one of its Pods, where each has its own databases")
     added.add_argument("--database", default="", metavar="PATH", help="one of several databases")
     text = "Litestream image of the Job; default: the Pod's own"
     added.add_argument("--image", type=_checked("image"), help=text)

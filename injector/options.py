@@ -232,7 +232,7 @@ def read(environment: Mapping[str, str]) -> Options:
 
 def add_flags(parser: argparse.ArgumentParser, variables: Collection[str] | None = None) -> None:
     """Gives a parser one flag an option (of those named; by default all); `read_flags` reads them."""
-    group = parser.add_argument_group("options", "Each has an environment variable; a flag wins over it.")
+    group = parser.add_argument_group("the webhook's options", "Each has an environment variable; a flag wins over it.")
     for option in OPTIONS:
         if variables is None or option.variable in variables:
             text = f"{option.meaning} (environment: {option.variable}; default: {option.default or 'empty'})"
