@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from injector.command.kubectl import Kubectl, KubectlError, MissingRight, NotFound
+from injector.command.kubectl import MOST_OUTPUT, Kubectl, KubectlError, MissingRight, NotFound
 from tests.envtest.cluster import free_ports, write_kubeconfig
 from tests.terminal import ROOT
 
@@ -175,6 +175,23 @@ def test_what_takes_too_long_is_ended_though_a_plugin_of_it_lives_on(tmp_path: P
         "kubectl took more than 0.5 s to run a command in container app of Pod web; "
         "it said: open https://login and enter 1234"
     )
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_no_container_fills_the_memory_of_whoever_asks_it(stream: int, tmp_path: Path) -> None:
+    """It would say the same for ever; what it may is far above what is asked of it."""
+    kubectl = standin(tmp_path, f"exec yes >&{stream}")
+    with pytest.raises(KubectlError) as raised:
+        kubectl.execute("web", "app", ["x"])
+    why = "the answer when asked to run a command in container app of Pod web is longer than 16 MiB"
+    assert str(raised.value) == why
+    several = standin(tmp_path, "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2")
+    assert len(several.execute("web", "app", ["x"]).output) == 1_000_000
+
+
+def test_a_log_is_asked_for_no_longer_than_it_may_be(tmp_path: Path) -> None:
+    standin(tmp_path, "").logs("web", "app")
+    assert f"--limit-bytes={MOST_OUTPUT}" in asked(tmp_path)
 
 
 def test_an_answer_that_is_no_json_is_one_sentence(tmp_path: Path) -> None:

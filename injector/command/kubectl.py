@@ -11,8 +11,11 @@ API's Status; never from the message beside it.
 from __future__ import annotations
 
 import json
+import os
 import re
+import selectors
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
@@ -24,6 +27,8 @@ from injector.values import Object
 
 PATIENCE = 60.0  # seconds for one call
 KEPT = 300  # characters of what kubectl says
+CHUNK = 64 * 1024  # bytes that are read at once
+MOST_OUTPUT = 16 * 1024**2  # bytes that a container may say: its owner decides how much it does
 KINDS = {
     "cronjobs": "CronJob",
     "daemonsets": "DaemonSet",
@@ -54,6 +59,10 @@ class MissingRight(KubectlError):
 
 class NotFound(KubectlError):
     """There is no such object, or no longer."""
+
+
+class _TooMuch(Exception):
+    """A container says more than MOST_OUTPUT."""
 
 
 class Answer(NamedTuple):
@@ -159,7 +168,9 @@ class Kubectl:
         """What a container has written so far, all or the last lines of it."""
         doing = f"get the log of container {container} of"
         call = _Call("get", "pods/log", namespace, _object_name("pods", pod), doing)
-        output = self._run(call, "logs", pod, f"--container={container}", f"--tail={lines}")
+        output = self._run(
+            call, "logs", pod, f"--container={container}", f"--tail={lines}", f"--limit-bytes={MOST_OUTPUT}"
+        )
         return output.decode(errors="replace")
 
     def execute(
@@ -216,7 +227,10 @@ class Kubectl:
                 stderr=subprocess.PIPE,
             ) as process:
                 try:
-                    output, error = process.communicate(given, patience)
+                    if call.resource == "pods/exec" and given is None:
+                        output, error = _limited(process, patience)
+                    else:
+                        output, error = process.communicate(given, patience)
                 except BaseException:
                     # Not subprocess.run: that would wait for a plugin of kubectl's that has the pipes still open.
                     process.kill()
@@ -228,6 +242,8 @@ class Kubectl:
             ) from None
         except OSError as error:
             raise KubectlError(f"{self.program} can't be started: {error.strerror}") from None
+        except _TooMuch:
+            raise KubectlError(f"the answer when asked to {call} is longer than {MOST_OUTPUT >> 20} MiB") from None
         except subprocess.TimeoutExpired as expired:
             said = _said(_decoded(expired.stderr))
             last = f"; it said: {said}" if said else ""
@@ -261,6 +277,28 @@ class Kubectl:
             call, ["auth", "can-i", call.verb, what, f"--subresource={sub}", *where], None, None, PATIENCE
         )
         return done.stdout.startswith(b"no")
+
+
+def _limited(process: subprocess.Popen[bytes], patience: float) -> tuple[bytes, bytes]:
+    """What a process writes until it ends. Raises TimeoutExpired, or _TooMuch as soon as it is more than it may be."""
+    ends = time.monotonic() + patience
+    output, error = bytearray(), bytearray()
+    with selectors.DefaultSelector() as ready:
+        for stream, taken in ((process.stdout, output), (process.stderr, error)):
+            if stream is not None:
+                ready.register(stream, selectors.EVENT_READ, taken)
+        while ready.get_map():
+            if (left := ends - time.monotonic()) <= 0:
+                raise subprocess.TimeoutExpired(process.args, patience, stderr=bytes(error))
+            for key, _ in ready.select(left):
+                part = os.read(key.fd, CHUNK)
+                key.data.extend(part)
+                if len(key.data) > MOST_OUTPUT:
+                    raise _TooMuch
+                if not part:
+                    ready.unregister(key.fileobj)
+    process.wait(max(0.0, ends - time.monotonic()))
+    return bytes(output), bytes(error)
 
 
 def _named(name: str) -> str:
