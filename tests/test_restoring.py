@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import Any
 
 import pytest
@@ -209,6 +210,25 @@ def test_ctrl_c_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Slow({"phase": "Running"})
     with pytest.raises(KeyboardInterrupt):
         running(cluster, subject(), ASKED).__enter__()
+    assert len(cluster.deleted) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_no_job_either(number: signal.Signals) -> None:
+    class Ending(Slow):
+        """A mock that ends the command as soon as it asks for the Pod."""
+
+        def find(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
+            signal.raise_signal(number)
+            return []
+
+    cluster, before = Ending(None), signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            running(cluster, subject(), ASKED).__enter__()
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert len(cluster.deleted) == 1
 
 

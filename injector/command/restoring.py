@@ -7,7 +7,9 @@ import hashlib
 import json
 import re
 import secrets
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -104,18 +106,34 @@ def running(
     name = f"{job_name(what, subject)}-{secrets.token_hex(3)}"
     manifest = job.job(subject.source, asked, name, subject.namespace)
     refused = False
-    try:
+    with _interruptible():
         try:
-            kubectl.create(manifest, RESOURCE, namespace=subject.namespace)
-        except KubectlError as error:
-            refused = error.reason not in ("", "Timeout")
-            raise
-        with Progress() as progress:
-            running = _waited(kubectl, subject, asked, name, done, progress)
-        yield running
+            try:
+                kubectl.create(manifest, RESOURCE, namespace=subject.namespace)
+            except KubectlError as error:
+                refused = error.reason not in ("", "Timeout")
+                raise
+            with Progress() as progress:
+                running = _waited(kubectl, subject, asked, name, done, progress)
+            yield running
+        finally:
+            if not refused:
+                _delete(kubectl, name, subject.namespace)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, and a terminal that is closed, end a command as Ctrl-C does: it takes away what it has made."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP) if mine}
+    usual = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    for number in usual:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
     finally:
-        if not refused:
-            _delete(kubectl, name, subject.namespace)
+        for number in usual:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _delete(kubectl: Kubectl, name: str, namespace: str) -> None:
