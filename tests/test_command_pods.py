@@ -42,7 +42,7 @@ def names(found: list[Object]) -> list[str]:
 @pytest.mark.parametrize(
     ("workload", "expected"),
     [
-        ("", ["web-6f-x", "db-0", "db-1", "alone"]),
+        ("", ["web-6f-x", "db-0", "db-1", "alone", "nightly-29000000-x"]),
         ("web", ["web-6f-x"]),
         ("deployment/web", ["web-6f-x"]),
         ("deployments.apps/web", ["web-6f-x"]),
@@ -54,6 +54,10 @@ def names(found: list[Object]) -> list[str]:
         ("pod/db-1", ["db-1"]),
         ("po/alone", ["alone"]),
         ("deployment/db", []),
+        ("cronjob/nightly", ["nightly-29000000-x"]),
+        ("cj/nightly", ["nightly-29000000-x"]),
+        ("job/nightly-29000000", ["nightly-29000000-x"]),
+        ("nightly", ["nightly-29000000-x"]),
         ("nothing", []),
     ],
 )
@@ -63,6 +67,7 @@ def test_a_workload_is_named_as_people_name_it(workload: str, expected: list[str
         pod("db-0", ("StatefulSet", "db")),
         pod("db-1", ("StatefulSet", "db")),
         pod("alone"),
+        pod("nightly-29000000-x", ("Job", "nightly-29000000")),
     ]
     assert names(pods.chosen(found, workload)) == expected
 
@@ -70,6 +75,8 @@ def test_a_workload_is_named_as_people_name_it(workload: str, expected: list[str
 def test_what_is_no_workload_is_told() -> None:
     with pytest.raises(InvalidOptions, match='WORKLOAD: "service/web": write NAME or KIND/NAME'):
         pods.wanted("service/web")
+    with pytest.raises(InvalidOptions, match='WORKLOAD: "sts/": write NAME or KIND/NAME'):
+        pods.wanted("sts/")
 
 
 @pytest.mark.parametrize(

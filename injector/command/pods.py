@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from injector.values import Object
 
 RECENT = timedelta(hours=1)  # how long Kubernetes keeps events
 SHORT_NAMES = {
+    "cj": "cronjob",
     "deploy": "deployment",
     "ds": "daemonset",
     "po": "pod",
@@ -29,6 +31,7 @@ MOST_EVENTS = 3  # of a Pod, that are told
 BEGINNING = {"PodInitializing", "ContainerCreating"}
 LISTS = ("initContainers", "containers")
 FINISHED = {"Succeeded", "Failed"}
+_RUN = re.compile("(.+)-[0-9]{8,}")  # a CronJob's Job: its name, and the minute in which it was due
 
 
 class Marks(msgspec.Struct, frozen=True, rename="camel"):
@@ -78,8 +81,9 @@ def wanted(text: str) -> tuple[str, str]:
     """Kind (empty: any) and name of a workload as people write it: `web`, `deployment/web`, `sts/web`."""
     kind, slash, name = text.rpartition("/")
     kind = SHORT_NAMES.get(kind.lower(), kind.lower())
-    if kind.partition(".")[0].removesuffix("s") in (*SHORT_NAMES.values(), "job"):
-        kind = kind.partition(".")[0].removesuffix("s")
+    plain = kind.partition(".")[0].removesuffix("s")
+    if name and plain in (*SHORT_NAMES.values(), "job"):
+        kind = plain
     elif slash:
         raise InvalidOptions(f"WORKLOAD: {quoted(text)}: write NAME or KIND/NAME, such as deployment/web or pod/web-0")
     return kind, name
@@ -96,7 +100,7 @@ def _is(workload: str, called: Iterable[tuple[str, str]]) -> bool:
 
 
 def _called(pod: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a Pod goes by: the name of the Deployment behind it, of its controller, and its own."""
+    """What a Pod goes by: the name of the Deployment behind it, of its controller, its own, and its CronJob's."""
     metadata = pod["metadata"]
     names = [("pod", metadata["name"])]
     if (owner := replica.controller(metadata)) is not None:
@@ -104,7 +108,7 @@ def _called(pod: Mapping[str, Any]) -> list[tuple[str, str]]:
     known = replica.of_pod(pod, metadata["namespace"]).known
     if known.get("kind") == "deployment":
         names.insert(0, ("deployment", known["workload"]))
-    return names
+    return names + [("cronjob", run[1]) for kind, name in names if kind == "job" and (run := _RUN.fullmatch(name))]
 
 
 def lives(pod: Mapping[str, Any]) -> bool:
