@@ -89,6 +89,7 @@ def test_a_log_is_read_line_by_line_and_words_belong_to_what_fails_after_them() 
         '{"database":0,"txid":1}',
         '{"database":0}',
         '{"database":0,"failed":"emp',
+        f'{{"database":0,"txid":"2a","bytes":1{"0" * 4000}}}',
         '{"database":' + "[" * 100_000,
         "[]",
         "",

@@ -31,6 +31,7 @@ LATE_SECONDS = 60  # after which a Job that should have ended by itself has not
 LONGEST_NAME = 63
 LONGEST_CRON_JOB = 52
 MARK_LENGTH = 6
+LARGEST = 2**63 - 1  # number that a line of ours has
 ENDED = ("Succeeded", "Failed")
 STUCK = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
          "RunContainerError")  # fmt: skip
@@ -272,7 +273,7 @@ def _line_of_ours(line: str, count: int) -> dict[str, Any] | None:
         return None
     texts, numbers = ("txid", "changed", "sha256", "failed", "table"), ("database", "bytes", "seconds", "tries", "rows")
     known = all(
-        (key in texts and isinstance(value, str)) or (key in numbers and type(value) is int)
+        (key in texts and isinstance(value, str)) or (key in numbers and type(value) is int and abs(value) <= LARGEST)
         for key, value in found.items()
     )
     whole = set(found) >= {"table", "rows"} or "failed" in found or "txid" in found
