@@ -375,6 +375,20 @@ def test_a_schedule_is_a_cron_job_of_the_same_pod_and_its_alerts(capsys: pytest.
     assert all(f'cronjob="{name}"' in one["expr"] for one in rule["spec"]["groups"][0]["rules"])
 
 
+@pytest.mark.parametrize(("seconds", "hours"), [(3600, 2), (5 * 3600, 6), (5 * 3600 + 1, 7)])
+def test_no_alert_fires_while_a_verification_may_still_run(
+    seconds: int, hours: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Cluster()
+    cluster.put("pods", reviews.injected(reviews.pod(path=PATH)))
+    asked = Choice("pod/web", schedule="0 3 * * *", seconds=seconds)
+    assert verify.run(asked, cluster, reviews.DEFAULTS) == 0
+    _, rule = yaml.safe_load_all(capsys.readouterr().out)
+    assert rule["spec"]["groups"][0]["rules"][0]["for"] == f"{hours}h"
+    assert verify.run(asked._replace(output="json"), cluster, reviews.DEFAULTS) == UNREADABLE
+    assert capsys.readouterr().out == ""
+
+
 def test_the_component_has_the_same_alerts_for_all_cron_jobs() -> None:
     component = yaml.safe_load((ROOT / "k8s/components/verify/prometheusrule.yaml").read_text())
     (found,) = component["spec"]["groups"]

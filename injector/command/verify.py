@@ -46,6 +46,9 @@ def run(choice: Choice, kubectl: Kubectl, chosen: Options) -> int:
         kubectl: how the cluster is asked.
         chosen: the operator's options, for a workload whose Pods are all gone.
     """
+    if choice.schedule and choice.output == "json":
+        print("what --schedule prints is YAML: leave --output json out", file=sys.stderr)
+        return UNREADABLE
     try:
         found = [(each, _asked(choice, each)) for each in _subjects(choice, kubectl, chosen)]
         if choice.schedule:
@@ -178,7 +181,7 @@ def scheduled(subject: Subject, asked: Asked, schedule: str) -> list[Object]:
     one = asked.databases[0] if len(asked.databases) < len(subject.source.databases) else ""
     name = restoring.job_name("verify", subject, restoring.LONGEST_CRON_JOB, one)
     place = subject.namespace
-    rules = alerts(f'namespace="{place}",cronjob="{name}"')
+    rules = alerts(f'namespace="{place}",cronjob="{name}"', max(LATE_SECONDS, asked.seconds + 3600))
     return [
         job.cron_job(subject.source, asked, name, place, schedule),
         {
@@ -190,11 +193,12 @@ def scheduled(subject: Subject, asked: Asked, schedule: str) -> list[Object]:
     ]
 
 
-def alerts(which: str) -> list[Object]:
+def alerts(which: str, late: int = LATE_SECONDS) -> list[Object]:
     """The rules that tell of a verification that failed, or did not run, by the metrics of kube-state-metrics.
 
     Args:
         which: the CronJobs, as the matchers of a PromQL selector.
+        late: seconds after which a run that began has failed.
     """
     succeeded = f"kube_cronjob_status_last_successful_time{{{which}}} or kube_cronjob_created{{{which}}}"
     where = "{{ $labels.namespace }}/{{ $labels.cronjob }}"
@@ -202,7 +206,7 @@ def alerts(which: str) -> list[Object]:
         {
             "alert": "LitestreamVerifyFailed",
             "expr": f"kube_cronjob_status_last_schedule_time{{{which}}} > ({succeeded})",
-            "for": f"{LATE_SECONDS // 3600}h",
+            "for": f"{-(-late // 3600)}h",
             "labels": {"severity": "critical"},
             "annotations": {
                 "summary": f"The last run of {where} has not found its replicas good",
