@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from injector.command import restoring
-from injector.command.kubectl import KubectlError
+from injector.command.kubectl import KubectlError, MissingRight
 from injector.command.restoring import Told, Unrestored, read, running, sentence
 from injector.command.subject import Subject
 from injector.pod import job
@@ -160,6 +160,37 @@ def test_a_pod_without_an_answer_is_one_sentence_and_is_deleted(status: dict[str
         running(cluster, subject(), ASKED),
     ):
         pass
+    assert len(cluster.deleted) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("faults", "error", "asked"),
+    [
+        (restoring.MOST_FAULTS, KubectlError("connection refused"), restoring.MOST_FAULTS + 1),
+        (restoring.MOST_FAULTS + 1, KubectlError("connection refused"), None),
+        (1, MissingRight("you may not list pods"), None),
+    ],
+)
+def test_a_cluster_that_is_away_for_a_moment_ends_nothing(faults: int, error: KubectlError, asked: int | None) -> None:
+    class Away(Slow):
+        """A mock whose first questions have no answer."""
+
+        questions = 0
+
+        def find(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
+            self.questions += 1
+            if self.questions <= faults:
+                raise error
+            return super().find("pods")
+
+    cluster = Away({"phase": "Succeeded"}, GOOD)
+    if asked is None:
+        with pytest.raises(type(error), match=str(error)):
+            running(cluster, subject(), ASKED._replace(databases=PATHS[:1])).__enter__()
+    else:
+        with running(cluster, subject(), ASKED._replace(databases=PATHS[:1])) as run:
+            assert (run.told[0].txid, cluster.questions) == ("2a", asked)
     assert len(cluster.deleted) == 1
 
 

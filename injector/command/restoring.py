@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from injector.command.kubectl import Kubectl, KubectlError
+from injector.command.kubectl import Kubectl, KubectlError, MissingRight
 from injector.command.progress import Progress
 from injector.command.subject import Subject
 from injector.errors import cut, escaped
@@ -25,6 +25,7 @@ from injector.values import Object
 
 RESOURCE = "jobs.batch"
 POLL_SECONDS = 1.0
+MOST_FAULTS = 15  # questions in a row that the cluster does not answer
 UNMADE_SECONDS = 15  # without a Pod: something refuses it
 STUCK_SECONDS = 45  # that a Pod waits for its image or a Secret: a pull may be tried again
 LATE_SECONDS = 60  # after which a Job that should have ended by itself has not
@@ -154,16 +155,25 @@ def _waited(
     done: Callable[[Sequence[Told]], bool] | None,
     progress: Progress,
 ) -> Running:
-    began, stuck_since, seen, place = time.monotonic(), 0.0, False, subject.namespace
+    began, stuck_since, seen, place, faults = time.monotonic(), 0.0, False, subject.namespace, 0
     while True:
-        pod = _pod_of(kubectl, name, place)
+        try:
+            pod = _pod_of(kubectl, name, place)
+            running = None if pod is None else _told(kubectl, pod, asked, place, done)
+            faults = 0
+        except KubectlError as error:
+            # An API server that is replaced is away for a moment, and the Job goes on.
+            faults += 1
+            if isinstance(error, MissingRight) or faults > MOST_FAULTS:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        if running is not None:
+            return running
         passed = time.monotonic() - began
         waits = "" if pod is None else _waits(pod)
         if pod is not None:
             seen = True
-            running = _told(kubectl, pod, asked, place, done)
-            if running is not None:
-                return running
             stuck_since = (stuck_since or passed) if waits.startswith(STUCK) else 0.0
             if stuck_since and passed - stuck_since > STUCK_SECONDS:
                 raise Unrestored(f"the Pod of Job {name} can't start: {waits}")
