@@ -38,7 +38,10 @@ fail() {
 look() {
   timeout "$LITESTREAM_PATIENCE" "$litestream" ltx -config "$config" -no-expand-env -level all "$db" > "$work/list" 2>&1 &
   if wait "$!"; then :; else
-    [ "$?" = 124 ] && reason=unreachable || reason=unreadable
+    case $? in
+    124 | 143) reason=unreachable ;; # as older releases of busybox have it
+    *) reason=unreadable ;;
+    esac
     cat "$work/list" >&2
     return 1
   fi
