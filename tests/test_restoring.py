@@ -226,6 +226,24 @@ def test_a_job_whose_pod_is_refused_says_by_whom() -> None:
 
 
 @pytest.mark.usefixtures("hasty")
+def test_a_job_whose_time_is_over_says_what_its_pod_has_waited_for() -> None:
+    class Over(Slow):
+        """A mock whose Pod is seen once; then the Job's controller has ended it."""
+
+        def find(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
+            found, self.status = super().find("pods"), None
+            return found
+
+        def get(self, *_: Any, **__: Any) -> dict[str, Any]:
+            return {"status": {"conditions": [{"type": "Failed", "reason": "DeadlineExceeded", "message": "too long"}]}}
+
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    said = r"is gone \(Unschedulable: 0/3 nodes\): too long; write a longer --timeout$"
+    with pytest.raises(Unrestored, match=said):
+        running(Over({"phase": "Pending", "conditions": [condition]}), subject(), ASKED).__enter__()
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_pod_that_no_node_takes_is_waited_for_as_long_as_was_asked() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     cluster = Slow({"phase": "Pending", "conditions": [condition]})

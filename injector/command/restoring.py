@@ -155,7 +155,8 @@ def _waited(
     done: Callable[[Sequence[Told]], bool] | None,
     progress: Progress,
 ) -> Running:
-    began, stuck_since, seen, place, faults = time.monotonic(), 0.0, False, subject.namespace, 0
+    began, place = time.monotonic(), subject.namespace
+    stuck_since, seen, last, faults = 0.0, False, "", 0
     while True:
         try:
             pod = _pod_of(kubectl, name, place)
@@ -173,13 +174,14 @@ def _waited(
         passed = time.monotonic() - began
         waits = "" if pod is None else _waits(pod)
         if pod is not None:
-            seen = True
+            seen, last = True, waits
             stuck_since = (stuck_since or passed) if waits.startswith(STUCK) else 0.0
             if stuck_since and passed - stuck_since > STUCK_SECONDS:
                 raise Unrestored(f"the Pod of Job {name} can't start: {waits}")
         elif seen or passed > UNMADE_SECONDS:
-            what = "the Pod is gone of" if seen else "no Pod is made for"
-            raise Unrestored(f"{what} Job {name}: {_why_unmade(kubectl, name, place)}")
+            waited = f" ({last})" if last else ""
+            what = f"the Pod of Job {name} is gone{waited}" if seen else f"no Pod is made for Job {name}"
+            raise Unrestored(f"{what}: {_why_unmade(kubectl, name, place)}")
         if passed > asked.seconds + LATE_SECONDS:
             state = "has no Pod" if pod is None else waits or "has not ended"
             raise Unrestored(f"Job {name} took more than {asked.seconds} s: {state}")
@@ -235,9 +237,10 @@ def _why_unmade(kubectl: Kubectl, name: str, place: str) -> str:
     """What the Job's controller says of a Pod that it can't make or has ended, if one may read that."""
     with contextlib.suppress(KubectlError):
         conditions = (kubectl.get(RESOURCE, name, namespace=place).get("status") or {}).get("conditions") or []
-        failed = [_line(one.get("message", "")) for one in conditions if one.get("type") in ("Failed", "FailureTarget")]
+        failed = [one for one in conditions if one.get("type") in ("Failed", "FailureTarget")]
         if failed:
-            return failed[0]
+            longer = "; write a longer --timeout" if failed[0].get("reason") == "DeadlineExceeded" else ""
+            return f"{_line(failed[0].get('message', ''))}{longer}"
     with contextlib.suppress(KubectlError):
         events = kubectl.find("events", namespace=place, fields=f"involvedObject.kind=Job,involvedObject.name={name}")
         said = [str(event.get("message", "")) for event in events if event.get("type") == "Warning"]

@@ -114,8 +114,8 @@ def test_a_job_that_does_not_end_in_time_is_deleted_and_one_sentence(
     where = ["--namespace", shop, "--kubeconfig", str(cluster.kubeconfig)]
     assert cli.main(["verify", "sts/shop", "--timeout", "2s", *where]) == UNREADABLE
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("the Pod is gone of Job litestream-verify-shop-")
-    assert line.endswith(": Job was active longer than specified deadline")
+    assert line.startswith("the Pod of Job litestream-verify-shop-")
+    assert line.endswith(" is gone: Job was active longer than specified deadline; write a longer --timeout")
     jobs = cluster.kubectl("get", "jobs", "-o", "json", namespace=shop).json["items"]
     assert all(one["metadata"].get("deletionTimestamp") for one in jobs)
 
