@@ -11,7 +11,7 @@ import pytest
 
 from injector import options
 from injector.admission.webhook import LARGEST_BODY
-from injector.serving import large
+from injector.serving import application, large
 from injector.serving.application import PIECE_BYTES, Application
 from injector.serving.defaulting import Defaulting
 from tests import reviews
@@ -81,6 +81,13 @@ def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large() -> None
 def test_another_method_is_told_which_one_is_right() -> None:
     status, headers, _ = asked(piece(b""), method="GET")
     assert (status, headers[b"allow"]) == (405, b"POST")
+
+
+def test_a_body_that_does_not_come_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "BODY_SECONDS", 0)
+    status, headers, sentence = asked(piece(b"{", more=True), headers=[(b"content-length", b"9")])
+    assert (status, headers[b"connection"]) == (408, b"close")
+    assert b"did not arrive" in sentence
 
 
 def test_a_body_of_unknown_size_waits_its_turn_as_a_large_one_does(monkeypatch: pytest.MonkeyPatch) -> None:

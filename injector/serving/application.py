@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from injector.options import Options
 
 PIECE_BYTES: Final = 32 * 1024  # of an answer: most are smaller
+BODY_SECONDS: Final = 10  # the API server's own time limit for a webhook
+HEADERS: Final = {405: (b"allow", b"POST"), 408: (b"connection", b"close")}  # that an answer has beside those of all
 
 
 class _Gone(Exception):
@@ -45,8 +48,8 @@ class Application:
         log.admission(answer.record, seconds, why=answer.body.decode() if answer.status >= 400 else "")
         metrics.observe(answer.record, seconds)
         headers = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
-        if answer.status == 405:
-            headers.append((b"allow", b"POST"))
+        if answer.status in HEADERS:
+            headers.append(HEADERS[answer.status])
         begin = {"type": "http.response.start", "status": answer.status, "headers": headers}
         if len(answer.body) <= PIECE_BYTES:
             await send(begin)
@@ -64,11 +67,14 @@ class Application:
         length = _length(scope)
         try:
             async with self._large.reading(length):
-                body = await _body(receive, length)
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await _body(receive, length)
                 async with self._large.answering(body or b""):
                     return await webhook.answer(
                         scope["method"], scope["path"], body, self._options, self._guard, self._defaulting
                     )
+        except TimeoutError:
+            return _refused(408, f"the body did not arrive within {BODY_SECONDS} s", "late")
         except _Gone:
             return _refused(400, "the connection ended before the body was whole", "gone")  # only the log says it
         except Busy:
@@ -85,10 +91,7 @@ def _length(scope: Scope) -> int:
 
 
 async def _body(receive: Receive, length: int) -> bytes | None:
-    """The body of a request, or None as soon as it is larger than an AdmissionReview can be.
-
-    How long it may take is the connection's matter (injector/serving/connection.py).
-    """
+    """The body of a request, or None as soon as it is larger than an AdmissionReview can be."""
     if length > webhook.LARGEST_BODY:
         return None
     pieces, size, more = [], 0, True
