@@ -303,7 +303,6 @@ def test_a_job_that_can_not_be_deleted_is_named(capsys: pytest.CaptureFixture[st
         ("pod/web-0", "litestream-verify-web-0"),
         ("statefulset/web, Pod web-1", "litestream-verify-web-1"),
         ("pod/" + "x" * 34, "litestream-verify-" + "x" * 34),
-        ("pod/a.b", "litestream-verify-a-b"),
     ],
 )
 def test_a_jobs_name_is_that_of_whom_it_restores(name: str, made: str) -> None:
@@ -314,6 +313,7 @@ def test_no_two_cron_jobs_of_a_workload_have_one_name() -> None:
     """The second that is applied would replace the first, which nobody would verify any more."""
     long = "statefulset/x, Pod " + "x" * 33 + "-"
     asked = [(f"{long}0", ""), (f"{long}1", ""), ("pod/web-0", ""), ("pod/web-0", PATHS[0]), ("pod/web-0", PATHS[1])]
+    asked += [(f"{kind}/web-0", "") for kind in ("deployment", "job", "cronjob")] + [("pod/a.b", ""), ("pod/a-b", "")]
     names = [restoring.job_name("verify", subject(name), restoring.LONGEST_CRON_JOB, one) for name, one in asked]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) == restoring.LONGEST_CRON_JOB

@@ -71,8 +71,8 @@ class Running:
 def job_name(what: str, subject: Subject, longest: int = LONGEST_NAME - 7, database: str = "") -> str:
     """A name for a Job, by whose databases it restores: the same each time.
 
-    Where it is cut, as it is too long, or is about one database of several, a digest tells it from the others: a
-    CronJob that is applied would replace one of the same name.
+    That of a StatefulSet or a Pod alone is plain. Where it is cut or changed, or is about one database of several, and
+    for other kinds, a digest tells it from the others: a CronJob that is applied would replace one of the same name.
 
     Args:
         what: is done.
@@ -80,9 +80,10 @@ def job_name(what: str, subject: Subject, longest: int = LONGEST_NAME - 7, datab
         longest: that the name may be.
         database: the only one, if there are others.
     """
-    _, _, plain = subject.name.rpartition(" ")
-    words = f"litestream-{what}-{plain.partition('/')[2] or plain}".replace(".", "-")
-    if len(words) <= longest and not database:
+    _, _, last = subject.name.rpartition(" ")
+    plain = f"litestream-{what}-{last.partition('/')[2] or last}"
+    words = plain.replace(".", "-")
+    if subject.name.startswith(("statefulset/", "pod/")) and words == plain and len(words) <= longest and not database:
         return words
     mark = hashlib.sha256(f"{subject.name} {database}".encode()).hexdigest()[:MARK_LENGTH]
     return f"{words[: longest - MARK_LENGTH - 1].rstrip('-')}-{mark}"
