@@ -476,9 +476,9 @@ def test_a_short_outage_of_the_api_is_waited_for(server: Server) -> None:
 
 def test_why_the_api_was_of_no_use_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.LIMIT < module.PATIENCE < 9  # the API server waits 10 s for us
-    monkeypatch.setattr(client, "LIMIT", 0.5)
+    monkeypatch.setattr(client, "LIMIT", 1.0)
     server.api.faults.append(Fault(500, times=99))
-    assert 'asked for 0.5 s in vain: 500 "as the test wished". The Pod' in refused(ask(server, WEB))
+    assert 'asked for 1 s in vain: 500 "as the test wished". The Pod' in refused(ask(server, WEB))
 
 
 @pytest.mark.parametrize("resource", ["leases", "pods"])
