@@ -40,7 +40,7 @@ run: setup ## Serve /mutate on this machine, without TLS or a cluster; a saved f
 test-fast: setup ## Check style, types and imports, and run the tests that start nothing (a minute)
 	@rm -f $(PARTS)
 	@$(PART) "style, types and imports" $(MAKE) --no-print-directory lint
-	@$(PART) "tests that start nothing" $(PYTEST) -n 2 -m "$(FAST)"
+	@$(PART) "tests that start nothing" $(PYTEST) -n 3 -m "$(FAST)"
 	@cat $(PARTS)
 
 test: test-fast containers ## Run every test that this machine can run; ends with how long it took and what was skipped

@@ -443,6 +443,7 @@ def test_a_lease_that_somebody_changed_is_not_guessed_at(server: Server) -> None
     assert "make sure that no Pod writes the replica" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

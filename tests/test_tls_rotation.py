@@ -200,6 +200,7 @@ def test_a_deleted_secret_is_made_anew_without_a_gap(api: Api) -> None:
 FAULTS = [Fault(status, 10**9) for status in (500, 0, 403, 409, 429, 401)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resource", ["secrets", "mutatingwebhookconfigurations"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.status or "reset"))
 @pytest.mark.parametrize("when", ["start", "later"])
