@@ -116,34 +116,43 @@ class Guard:
         before, whose = carried(pod), injection.identity
         asks = Asks(whose.namespace, before.name, workload(pod, whose), before.mark)
         places = {settings.bucket.place(settings.endpoint, path) for path in injection.replicas.values()}
+        known = settings.given >= (PLACE if settings.bucket.kind == "s3" else PLACE - {"endpoint"})
+        searches: list[asyncio.Task[tuple[str, ...]]] = []
+
+        def is_new() -> None:  # while the Leases are written
+            if not known:
+                searches.append(asyncio.create_task(self._moved_from(asks, places)))
+
         start = time.perf_counter()
         try:
             async with asyncio.timeout(PATIENCE), self._turns.of(asks.namespace):
-                answer = await self.claim(asks, places, dry_run=dry_run)
+                answer = await self.claim(asks, places, dry_run=dry_run, is_new=is_new)
+            taken = time.perf_counter() - start
+            self._observe("free" if isinstance(answer, Claim) else "taken", taken)
+            if isinstance(answer, Claim) and searches:
+                found, _ = await asyncio.wait(searches, timeout=PATIENCE - taken)
+                return answer._replace(moved_from=found.pop().result() if found else ())
         except Crowded:  # GUARD_ON_ERROR=allow lets nobody pass who brought a crowd
             self._observe("unknown", time.perf_counter() - start)
             return Refusal(_crowded(asks))
         except (ClusterError, TimeoutError) as error:
             self._observe("unknown", time.perf_counter() - start)
             return self._unknown(asks, str(error) or f"the Kubernetes API did not answer within {PATIENCE:g} s")
-        taken = time.perf_counter() - start
-        self._observe("free" if isinstance(answer, Claim) else "taken", taken)
-        if not isinstance(answer, Claim) or not answer.new:
-            return answer
-        known = settings.given >= (PLACE if settings.bucket.kind == "s3" else PLACE - {"endpoint"})
-        moved_from = () if known else await self._moved_from(asks, places, PATIENCE - taken)
-        return answer._replace(new=False, moved_from=moved_from)
+        finally:
+            for search in searches:
+                search.cancel()
+        return answer
 
-    async def _moved_from(self, asks: Asks, places: Collection[Place], seconds: float) -> tuple[str, ...]:
-        """Where the workload's replicas were until now, as far as the API tells in time: it stops no Pod."""
+    async def _moved_from(self, asks: Asks, places: Collection[Place]) -> tuple[str, ...]:
+        """Where the workload's replicas were until now, as far as the API tells: it stops no Pod."""
         wanted = {rules.name_of(place): place for place in places}
-        with contextlib.suppress(ClusterError, TimeoutError):
-            async with asyncio.timeout(seconds):
-                labels = rules.owner_label(asks.namespace, asks.workload)
-                pages = [page async for page in self._api.list_leases(self._home, labels)]
-            found = filter(rules.ours, itertools.chain(*pages))
-            return tuple(sorted(filter(None, (rules.moved_from(each, asks, wanted) for each in found))))
-        return ()
+        try:
+            labels = rules.owner_label(asks.namespace, asks.workload)
+            pages = [page async for page in self._api.list_leases(self._home, labels)]
+        except ClusterError:
+            return ()
+        found = filter(rules.ours, itertools.chain(*pages))
+        return tuple(sorted(filter(None, (rules.moved_from(each, asks, wanted) for each in found))))
 
     def _unknown(self, asks: Asks, why: str) -> Claim | Refusal:
         if self._on_error == "allow":
@@ -169,8 +178,18 @@ class Guard:
             except ClusterError as error:
                 logger.warning("can't delete the Leases whose Pods have been gone for a day: %s", error)
 
-    async def claim(self, asks: Asks, places: Collection[Place], *, dry_run: bool = False) -> Claim | Refusal:
-        """The protocol. Raises ClusterError where the API, or a Lease, can't say."""
+    async def claim(
+        self,
+        asks: Asks,
+        places: Collection[Place],
+        *,
+        dry_run: bool = False,
+        is_new: Callable[[], None] = lambda: None,
+    ) -> Claim | Refusal:
+        """The protocol. Raises ClusterError where the API, or a Lease, can't say.
+
+        `is_new` is told before the first write that none of the replicas had a Lease.
+        """
         wanted = dict(sorted((rules.name_of(place), place) for place in places))
         mark = self._mark()
         if asks.name and asks.mark and not dry_run and await self._renew_all(asks, mark, wanted):
@@ -194,9 +213,9 @@ class Guard:
         wishes = [
             (rules.wish(asks, name, looks[name], take, mark), wanted[name], take.alone) for name, take in takes.items()
         ]
-        refusal = await self._take_all(wishes)
-        new = all(look.lease is None for look in looks.values())
-        return refusal or Claim(asks.name, mark, tuple(wanted), new)
+        if all(look.lease is None for look in looks.values()):
+            is_new()
+        return await self._take_all(wishes) or Claim(asks.name, mark, tuple(wanted))
 
     async def sweep(self) -> int:
         """Delete the Leases that are a day old and whose holder is gone; how many. Raises ClusterError."""

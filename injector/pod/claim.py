@@ -22,14 +22,13 @@ LISTS = ("initContainers", "containers")  # where our sidecar can be
 class Claim(NamedTuple):
     """Leases that a Pod of this name may hold; `mark` is what they say of this one creation of it.
 
-    `moved_from` are the places where the workload's replicas were until now, if the Pod's are others and `new`: nobody
-    has written there yet, as far as Leases tell. Without Leases: a Pod that claims nothing, as nobody was asked.
+    `moved_from` are the places where the workload's replicas were until now, if the Pod's are others where nobody has
+    written yet, as far as Leases tell. Without Leases: a Pod that claims nothing, as nobody was asked.
     """
 
     name: str = ""
     mark: str = ""
     leases: tuple[str, ...] = ()
-    new: bool = False
     moved_from: tuple[str, ...] = ()
 
 
