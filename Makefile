@@ -44,7 +44,7 @@ test-fast: setup ## Check style, types and imports, and run the tests that start
 	@cat $(PARTS)
 
 test: test-fast containers ## Run every test that this machine can run; ends with how long it took and what was skipped
-	@$(PART) "tests that start processes and containers" $(PYTEST) -n 2 --dist loadfile -m "not ($(FAST))" \
+	@$(PART) "tests that start processes and containers" $(PYTEST) -n 3 --dist loadfile -m "not ($(FAST))" \
 		--ignore=tests/durability
 	@$(PART) "no row is lost" $(PYTEST) -n 3 tests/durability
 	@cat $(PARTS)
