@@ -137,8 +137,8 @@ class Sidecar:
     def pid(self) -> int:
         """The process of Litestream, once it has the databases open."""
         file = self.config / "pid"
-        until(lambda: file.exists() and file.read_text() != "", self.log)
-        return int(file.read_text())
+        until(lambda: content(file) != "", self.log)
+        return int(content(file))
 
     def opened(self) -> None:
         """Wait until Litestream replicates."""
@@ -149,7 +149,7 @@ class Sidecar:
         pid = self.pid()
         os.kill(pid, signal.SIGKILL)
         file = self.config / "pid"
-        until(lambda: not file.exists() or file.read_text() not in ("", str(pid)), self.log)
+        until(lambda: content(file) != str(pid), self.log)
 
     def end(self) -> int:
         assert self.process is not None
@@ -182,6 +182,14 @@ class Sidecar:
         subprocess.run(command, check=True, env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=SECONDS)
         with closing(sqlite3.connect(target)) as rows:
             return [number for (number,) in rows.execute("SELECT a FROM t ORDER BY a")]
+
+
+def content(file: Path) -> str:
+    """What is in a file; nothing, if it is not there, also if it goes this very moment."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def until(happened: Any, tell: Any) -> None:
@@ -388,7 +396,7 @@ def test_five_deaths_in_ten_minutes_fail_readiness_with_the_reason_until_they_ar
     sidecar.wait_log("Litestream ended with 3, 4 times in ten minutes: it starts again in 4 s")
     sidecar.wait_log("Litestream ended with 3, 5 times in ten minutes: it starts again in 8 s")
     deaths = sidecar.config / "deaths"
-    until(lambda: deaths.exists() and deaths.read_text().count("\n") == 2, sidecar.log)
+    until(lambda: content(deaths).count("\n") == 2, sidecar.log)
     dead = sidecar.call("ready")
     assert (dead.returncode, dead.stdout) == (
         1,
