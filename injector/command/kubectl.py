@@ -40,6 +40,14 @@ KINDS = {
     "secrets": "Secret",
     "statefulsets": "StatefulSet",
 }
+SHORT_NAMES = {
+    "cj": "cronjob",
+    "deploy": "deployment",
+    "ds": "daemonset",
+    "po": "pod",
+    "rs": "replicaset",
+    "sts": "statefulset",
+}
 _LOG = re.compile(r"[EFIW]\d{4} \d\d:")  # how a line of kubectl's own log begins
 _REASON = re.compile(r"error from server \((\w+)\)", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")

@@ -12,20 +12,13 @@ import msgspec
 from injector.annotations.settings import ours
 from injector.annotations.table import STATUS, group
 from injector.command import sidecar
+from injector.command.kubectl import SHORT_NAMES
 from injector.errors import InvalidOptions, cut, escaped, quoted
 from injector.pod import gate, replica
 from injector.pod.containers import REPLICATE
 from injector.values import Object
 
 RECENT = timedelta(hours=1)  # how long Kubernetes keeps events
-SHORT_NAMES = {
-    "cj": "cronjob",
-    "deploy": "deployment",
-    "ds": "daemonset",
-    "po": "pod",
-    "rs": "replicaset",
-    "sts": "statefulset",
-}
 REPEATED = {"BackOff", "FailedScheduling"}  # events that say what the Pod's status says
 MOST_EVENTS = 3  # of a Pod, that are told
 BEGINNING = {"PodInitializing", "ContainerCreating"}

@@ -14,7 +14,7 @@ from injector.admission.verdict import NAMESPACE
 from injector.annotations.defaults import Defaults
 from injector.annotations.settings import asks, ours
 from injector.annotations.table import LABEL, group
-from injector.command.kubectl import Kubectl, NotFound
+from injector.command.kubectl import SHORT_NAMES, Kubectl, NotFound
 from injector.command.made import pod_of
 from injector.errors import InvalidPod, quoted
 from injector.options import Options
@@ -23,7 +23,6 @@ from injector.pod.inject import inject
 from injector.pod.job import NotInjected, Source, source
 from injector.values import Object
 
-# By kubectl's own short names too.
 RESOURCES = {
     "pods": "Pod",
     "deployments.apps": "Deployment",
@@ -33,8 +32,6 @@ RESOURCES = {
     "jobs.batch": "Job",
     "cronjobs.batch": "CronJob",
 }
-SHORT = {"po": "Pod", "deploy": "Deployment", "sts": "StatefulSet", "rs": "ReplicaSet", "ds": "DaemonSet"}
-SHORT |= {"cj": "CronJob"}
 MOST_PODS = 100  # of one workload that are looked at
 
 
@@ -63,7 +60,7 @@ def named(text: str) -> tuple[str, str]:
     kind = kind.lower()
     for resource, known in RESOURCES.items():
         plural = resource.partition(".")[0]
-        if slash and name and (kind in (known.lower(), plural, resource) or SHORT.get(kind) == known):
+        if slash and name and (kind in (known.lower(), plural, resource) or SHORT_NAMES.get(kind) == known.lower()):
             return resource, name
     raise NoSubject(f"{quoted(text)}: write KIND/NAME, such as statefulset/web, deployment/web or pod/web-0")
 

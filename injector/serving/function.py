@@ -43,7 +43,7 @@ async def mutate(request: Request) -> Response:
 class Served:
     """The function as an ASGI application, for a server of our own.
 
-    Without functions-framework's routes and layers, which take as long as the answer to a Pod that is not ours.
+    Without functions-framework's routes and layers, which took a quarter of the time of a Pod that is not ours.
     """
 
     def __init__(self, application: Application) -> None:
