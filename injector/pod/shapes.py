@@ -4,7 +4,9 @@ An API server never sends anything else, but files and hostile callers do, so ob
 these shapes before they are read. Pods stay plain dicts: fields not named here pass through untouched.
 """
 
-from typing import Annotated, Any, NotRequired, TypedDict
+import functools
+from types import UnionType
+from typing import Annotated, Any, NotRequired, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import msgspec
 
@@ -242,10 +244,29 @@ class Workload(TypedDict):
 def wrong(value: object, shape: Any) -> tuple[str, str] | None:  # noqa: ANN401 (a TypedDict)
     """Where and how a value is not of a shape: (`spec.containers[…].name`, `Expected str, got int`), or None."""
     try:
-        msgspec.convert(value, shape)
+        msgspec.convert(value, _with_structs(shape))
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         return where.rstrip("`").lstrip(".").replace("[...]", "[…]"), what.replace("`", "")
     except RecursionError:
         return "", "nested too deeply"
     return None
+
+
+@functools.cache
+def _with_structs(kind: Any) -> Any:  # noqa: ANN401 (a TypedDict, or the type of a field)
+    """A type with a struct in the place of each TypedDict: msgspec checks a value against it in half the time."""
+    if is_typeddict(kind):
+        fields = get_type_hints(kind, include_extras=True)
+        required = [(name, _with_structs(fields[name])) for name in fields if name in kind.__required_keys__]
+        optional = [(name, _with_structs(fields[name]), None) for name in fields if name in kind.__optional_keys__]
+        return msgspec.defstruct(kind.__name__, [*required, *optional], gc=False)
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is None:
+        return kind
+    if origin is NotRequired:
+        return _with_structs(parts[0])
+    if origin is Annotated:
+        return Annotated[_with_structs(parts[0]), *parts[1:]]
+    parts = tuple(map(_with_structs, parts))
+    return Union[parts] if origin is UnionType else origin[parts]  # noqa: UP007 (of any number of parts)
