@@ -1,6 +1,6 @@
 """What `functions-framework --target mutate` loads.
 
-The function stands in the package, which serves it as well, without the 8 MiB of functions-framework.
+The function stands in the package, as the container serves the application in it without functions-framework.
 """
 
 import functions_framework.aio

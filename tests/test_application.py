@@ -11,7 +11,7 @@ import pytest
 
 from injector import options
 from injector.admission.webhook import LARGEST_BODY
-from injector.serving import application, large
+from injector.serving import large
 from injector.serving.application import PIECE_BYTES, Application
 from injector.serving.defaulting import Defaulting
 from tests import reviews
@@ -27,7 +27,9 @@ POD: Message = {
 }
 
 
-def asked(*messages: Message, headers: Headers = (), method: str = "POST") -> tuple[int, dict[bytes, bytes], bytes]:
+def asked(
+    *messages: Message, headers: Headers = (), method: str = "POST", body_seconds: float | None = None
+) -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of the answer to a request whose body comes in these messages, and then no more."""
     waiting, sent = list(messages), list[Message]()
 
@@ -40,7 +42,7 @@ def asked(*messages: Message, headers: Headers = (), method: str = "POST") -> tu
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": "/mutate", "headers": list(headers)}
-    asyncio.run(Application(OPTIONS, None, Defaulting(OPTIONS))(scope, receive, send))
+    asyncio.run(Application(OPTIONS, None, Defaulting(OPTIONS), body_seconds)(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     assert all(message["more_body"] for message in sent[1:-1])
     assert not sent[-1].get("more_body", False)
@@ -83,9 +85,8 @@ def test_another_method_is_told_which_one_is_right() -> None:
     assert (status, headers[b"allow"]) == (405, b"POST")
 
 
-def test_a_body_that_does_not_come_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(application, "BODY_SECONDS", 0)
-    status, headers, sentence = asked(piece(b"{", more=True), headers=[(b"content-length", b"9")])
+def test_a_body_that_does_not_come_ends_its_connection() -> None:
+    status, headers, sentence = asked(piece(b"{", more=True), headers=[(b"content-length", b"9")], body_seconds=0)
     assert (status, headers[b"connection"]) == (408, b"close")
     assert b"did not arrive" in sentence
 

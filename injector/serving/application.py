@@ -31,13 +31,21 @@ class Application:
     Args:
         options: the operator's.
         guard: asks the cluster for other writers; None where there is none.
-        defaulting: says what holds in a namespace.
+        defaulting: says what holds in a namespace; None where there are but the built-in defaults.
+        body_seconds: how long a body may take to arrive; None where the server ends connections for that.
     """
 
-    def __init__(self, options: Options, guard: webhook.Guard | None, defaulting: webhook.Defaulting) -> None:
+    def __init__(
+        self,
+        options: Options,
+        guard: webhook.Guard | None,
+        defaulting: webhook.Defaulting | None,
+        body_seconds: float | None = None,
+    ) -> None:
         self._options = options
         self._guard = guard
         self._defaulting = defaulting
+        self._body_seconds = body_seconds
         self._large = Large()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,14 +75,17 @@ class Application:
         length = _length(scope)
         try:
             async with self._large.reading(length):
-                async with asyncio.timeout(BODY_SECONDS):
+                if self._body_seconds is None:
                     body = await _body(receive, length)
+                else:
+                    async with asyncio.timeout(self._body_seconds):
+                        body = await _body(receive, length)
                 async with self._large.answering(body or b""):
                     return await webhook.answer(
                         scope["method"], scope["path"], body, self._options, self._guard, self._defaulting
                     )
         except TimeoutError:
-            return _refused(408, f"the body did not arrive within {BODY_SECONDS} s", "late")
+            return _refused(408, f"the body did not arrive within {self._body_seconds} s", "late")
         except _Gone:
             return _refused(400, "the connection ended before the body was whole", "gone")  # only the log says it
         except Busy:

@@ -27,7 +27,6 @@ from injector.errors import InvalidOptions
 from injector.serving import log, metrics
 from injector.serving.application import Application
 from injector.serving.defaulting import Defaulting
-from injector.serving.function import Served
 from injector.serving.listener import Listener
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ async def _serve(chosen: Options) -> None:
     readiness = functools.partial(_readiness, stopping, certificates)
     writers = _guard(chosen, api)
     defaulting = _defaulting(chosen, api)
-    app = Served(Application(chosen, writers, defaulting))
+    app = Application(chosen, writers, defaulting)
     webhook = _listener("https", "PORT", (chosen.host, chosen.port), app, _room(), certificates.ssl_context)
     pages = [
         _listener(
@@ -124,7 +123,7 @@ async def _serve(chosen: Options) -> None:
     looking_after = [starting, asyncio.create_task(_forever("certificates", certificates.run))]
     if writers is not None:
         looking_after.append(asyncio.create_task(_forever("the guard's sweep", writers.run)))
-    if chosen.defaults_file:
+    if defaulting is not None and chosen.defaults_file:
         looking_after.append(asyncio.create_task(_forever("the look at the operator's file", defaulting.run)))
     _settle()
     _announce(chosen, webhook, pages, certificates)
@@ -188,8 +187,13 @@ def _guard(chosen: Options, api: client.Cluster | None) -> guard.Guard | None:
     return guard.Guard(api, chosen.pod_namespace, chosen.guard_on_error, metrics.guard_lookup)
 
 
-def _defaulting(chosen: Options, api: client.Cluster | None) -> Defaulting:
-    """What holds in a namespace. Without a cluster no Namespace is asked for. Raises InvalidDefaults."""
+def _defaulting(chosen: Options, api: client.Cluster | None) -> Defaulting | None:
+    """What holds in a namespace; None where the built-in defaults hold in each. Raises InvalidDefaults.
+
+    Without a cluster no Namespace is asked for.
+    """
+    if not chosen.defaults_file and not chosen.namespace_defaults:
+        return None
     namespaces = None
     if chosen.namespace_defaults:
         if api is None:
