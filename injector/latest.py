@@ -17,26 +17,29 @@ class Latest(Generic[Result]):
     """Results of one pure function, which nobody changes."""
 
     def __init__(self) -> None:
-        self._results: dict[bytes, Result] = {}
+        self._results: dict[tuple[int, bytes], tuple[object, Result]] = {}
 
-    def of(self, values: object, work: Callable[[], Result]) -> Result:
+    def of(self, whole: object, values: object, work: Callable[[], Result]) -> Result:
         """The result for these values: kept from before, or worked out now.
 
         Args:
-            values: all that the result depends on; those that are written alike in JSON are the same.
+            whole: what the result depends on and is the very same object each time: it would be long in JSON.
+            values: all else that it depends on; those that are written alike in JSON are the same.
             work: the function; what it raises is not kept.
         """
         try:
-            key = _encoder.encode(values)
+            written = _encoder.encode(values)
         except (TypeError, ValueError, RecursionError):  # of a manifest: YAML holds more than JSON
             return work()
-        if key in self._results:
-            return self._results[key]
+        key = (id(whole), written)
+        kept = self._results.get(key)
+        if kept is not None:
+            return kept[1]
         result = work()
-        if len(key) <= LONGEST:
+        if len(written) <= LONGEST:
             if len(self._results) >= MOST:
                 self._results.clear()
-            self._results[key] = result
+            self._results[key] = (whole, result)  # while it is kept, nothing else has its id
         return result
 
     def __len__(self) -> int:

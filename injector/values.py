@@ -26,6 +26,7 @@ SYSTEM_DIRECTORIES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr",
     "/var/run/secrets",
 )  # fmt: skip
+_BELOW_SYSTEM_DIRECTORIES = tuple(f"{system}/" for system in SYSTEM_DIRECTORIES)
 # Where no volume helps: the kernel's, the tokens', and those of Litestream's own config and certificates.
 CLOSED_DIRECTORIES = (
     "/dev", "/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/litestream", "/etc/litestream-ca",
@@ -330,7 +331,9 @@ def _wrong_path(path: str) -> str | None:
 
 def system_directory(directory: str) -> str | None:
     """The system directory that a directory lies in: only a volume of the application's own may be there."""
-    return next((system for system in SYSTEM_DIRECTORIES if directory.startswith(system + "/")), None)
+    if not directory.startswith(_BELOW_SYSTEM_DIRECTORIES):
+        return None
+    return next(system for system in SYSTEM_DIRECTORIES if directory.startswith(system + "/"))
 
 
 def _wrong_pairs(paths: tuple[str, ...]) -> list[str]:
@@ -372,7 +375,7 @@ def wrong_replica_path(path: str) -> str | None:
     """Why a path in the bucket is not one, or None: relative, normal, printable, at most 900 bytes."""
     if not path.isprintable() or "$" in path or "\\" in path or path != path.strip():
         return "has a control character, a $, a backslash or white space at an end"
-    if any(part in ("", ".", "..") for part in path.split("/")):
+    if not {"", ".", ".."}.isdisjoint(path.split("/")):
         return "must not start or end with /, nor have //, . or .. in it"
     if len(path.encode()) > LONGEST_REPLICA_PATH:
         return f"is longer than {LONGEST_REPLICA_PATH} bytes"

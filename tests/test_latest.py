@@ -10,6 +10,8 @@ import pytest
 from injector.latest import LONGEST, MOST, Latest
 from tests import reviews
 
+WHOLE = object()
+
 
 def counted(latest: Latest[int], values: object, count: list[int]) -> int:
     """The result of a function that is another at each call."""
@@ -18,13 +20,21 @@ def counted(latest: Latest[int], values: object, count: list[int]) -> int:
         count[0] += 1
         return count[0]
 
-    return latest.of(values, work)
+    return latest.of(WHOLE, values, work)
 
 
 def test_the_same_values_are_worked_out_once() -> None:
     latest, count = Latest[int](), [0]
     assert [counted(latest, {"a": [1, None]}, count) for _ in range(3)] == [1, 1, 1]
     assert counted(latest, {"a": [1, 0]}, count) == 2
+
+
+def test_another_whole_is_another_thing_even_where_it_is_equal() -> None:
+    latest, results = Latest[int](), []
+    for number in range(3 * MOST):
+        whole = [1]  # in the place, maybe, of one that is gone
+        results.append(latest.of(whole, None, lambda number=number: number))  # type: ignore[misc]
+    assert results == [*range(3 * MOST)]
 
 
 def test_few_results_are_kept_and_none_of_large_values() -> None:
@@ -45,13 +55,13 @@ def test_a_failure_is_not_kept() -> None:
 
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
-            latest.of(1, fail)
-    assert latest.of(1, lambda: 2) == 2
+            latest.of(WHOLE, 1, fail)
+    assert latest.of(WHOLE, 1, lambda: 2) == 2
 
 
 @pytest.mark.parametrize("value", ["\ud800", 2**70, {(1, 2): 3}, float("inf"), datetime.date(2026, 1, 1), object()])
 def test_what_json_can_not_hold_is_worked_out_all_the_same(value: Any) -> None:
-    assert Latest[int]().of({"a": value}, lambda: 1) == 1
+    assert Latest[int]().of(WHOLE, {"a": value}, lambda: 1) == 1
 
 
 def test_many_pods_each_have_their_own_settings_and_containers() -> None:

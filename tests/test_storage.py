@@ -270,11 +270,11 @@ def test_a_small_request_can_not_become_a_pod_of_millions_of_mounts() -> None:
 def test_mounts_are_looked_through_once_for_all_databases_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 
-    def look(mount: Object, _: Object) -> bool:
+    def look(_: object, mount: Object) -> bool:
         looks.append(mount["mountPath"])
         return False
 
-    monkeypatch.setattr(storage, "_keeps_data", look)
+    monkeypatch.setattr(storage._Search, "_keeps_data", look)
     mounts = [mount(f"/mount/{number}", readOnly=True) for number in range(100)]
     path = ",".join(f"/data/{number}/app.db" for number in range(100))
     assert reviews.response(pod(container(*mounts), path=path))["allowed"]

@@ -138,7 +138,7 @@ def read(own: Mapping[str, str], options: Options, findings: Findings, defaults:
         defaults: what holds in the namespace for keys that are not there, and what may not be written.
     """
     group = findings.group
-    settings, told = _latest.of((group, own, options, defaults), lambda: _read(own, options, defaults, Findings(group)))
+    settings, told = _latest.of(options, (group, own, defaults), lambda: _read(own, options, defaults, Findings(group)))
     findings.origins = told.origins
     findings.violations += told.violations
     findings.warnings += told.warnings

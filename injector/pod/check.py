@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
-from injector.pod import containers, litestream, resources, volumes
+from injector.pod import containers, litestream, resources
 from injector.pod.plan import LONGEST_GRACE_SECONDS, Plan
 from injector.pod.replica import Identity
 from injector.pod.shapes import PodSpec
-from injector.pod.target import replicates, sign_of_litestream, starts_application
+from injector.pod.target import others, replicates, signs_of_litestream, starts_application
 from injector.values import LITESTREAM_IMAGE
 
 OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")  # of nodes
@@ -55,7 +55,7 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
         )
     resources.check(spec, plan, findings)
     proxies = [item["name"] for item in main if item["name"] in settings.options.skip_containers]
-    names = set(plan.target_names)
+    names = set(plan.targets)
     for name in proxies:
         if name not in names:
             findings.warn(
@@ -76,22 +76,22 @@ def pod(spec: PodSpec, plan: Plan, identity: Identity, findings: Findings) -> No
 
 def _is_windows(spec: PodSpec) -> bool:
     """Whether a Pod runs on Windows: by its own word, the nodes that it selects, or options that only Windows has."""
+    if (spec.get("os") or {}).get("name") == "windows":
+        return True
+    selector = spec.get("nodeSelector")
+    if selector and any(selector.get(label) == "windows" for label in OS_LABELS):
+        return True
     contexts = [spec.get("securityContext"), *(item.get("securityContext") for item in spec["containers"])]
-    selector = spec.get("nodeSelector") or {}
+    if [context for context in contexts if context and context.get("windowsOptions")]:
+        return True
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
-    required = [
+    return bool(terms) and all(
         any(
             match.get("key") in OS_LABELS and match.get("operator") == "In" and match.get("values") == ["windows"]
             for match in term.get("matchExpressions") or []
         )
         for term in terms
-    ]
-    return (
-        (spec.get("os") or {}).get("name") == "windows"
-        or any(selector.get(label) == "windows" for label in OS_LABELS)
-        or (bool(required) and all(required))
-        or any((context or {}).get("windowsOptions") for context in contexts)
     )
 
 
@@ -99,15 +99,15 @@ def _check_other_litestream(spec: PodSpec, settings: Settings, findings: Finding
     """Two Litestreams on one file destroy their replicas: at least one of two could not be restored in 4 of 4 runs."""
     if settings.single_writer == "off":
         return
-    init = [(item, item.get("restartPolicy") == "Always") for item in spec.get("initContainers") or []]
-    for item, stays in [*init, *((item, True) for item in spec["containers"])]:
-        if item["name"].startswith(volumes.PREFIX):
-            continue
+    init, main = others(spec.get("initContainers") or []), others(spec["containers"])
+    signs = signs_of_litestream([*init, *main])
+    for number, item in enumerate([*init, *main]):
+        stays = number >= len(init) or item.get("restartPolicy") == "Always"
         if not replicates(item, stays=stays):
-            if stays and (sign := sign_of_litestream(item)) is not None:
+            if stays and item["name"] in signs:
                 findings.warn(
-                    f"container {item['name']} has {sign}: if it runs a Litestream of its own, two on one database "
-                    "destroy its replicas: take that out"
+                    f"container {item['name']} has {signs[item['name']]}: if it runs a Litestream of its own, two on "
+                    "one database destroy its replicas: take that out"
                 )
             continue
         remedy = "start its application without" if starts_application(item) else "take that container out"

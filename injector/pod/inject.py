@@ -95,7 +95,9 @@ def _plan(
     """What is to be done with a Pod, and the status of an earlier call."""
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
     own = ours(metadata, findings.group)
-    earlier = status.read(own, _names(spec, "initContainers", "containers"), findings)
+    earlier = None
+    if STATUS in own:
+        earlier = status.read(own, _names(spec, "initContainers", "containers"), findings)
     if earlier:
         defaults = defaults.recorded(earlier.defaults)
     settings = read_settings(own, options, findings, defaults)
@@ -109,14 +111,14 @@ def _plan(
     replicas = replica.paths(settings, identity, findings)
     plan = Plan(
         settings,
-        targets,
+        [item["name"] for item in targets],
+        status.earlier(earlier),
         places,
         whom,
         replicas,
         replica.sources(settings, identity, replicas, findings),
         target.credentials(settings, targets),
         earlier.grace_period if earlier else target.grace(spec),
-        status.earlier(earlier),
         volumes.will_have_token(spec),
     )
     check.pod(spec, plan, identity, findings)
@@ -125,11 +127,11 @@ def _plan(
 
 
 def _build(plan: Plan, findings: Findings) -> _Built:
-    """The containers and volumes that a plan adds: of all that it holds, whoever the containers are for is left out."""
-    plan = plan._replace(targets=(), earlier=Earlier())
+    """The containers and volumes that a plan adds."""
 
     def build() -> _Built:
-        init = containers.init(plan)
+        bare = plan._replace(targets=(), earlier=Earlier())  # whoever they are for is none of their business
+        init = containers.init(bare)
         if any(len((entry.get("value") or "").encode()) > LONGEST_CONFIG for entry in init["env"]):
             findings.deny(
                 "path",
@@ -138,12 +140,12 @@ def _build(plan: Plan, findings: Findings) -> _Built:
             )
             findings.end()
         return _Built(
-            [init, *containers.restores(plan)],
-            containers.replicate(plan),
-            [volumes.config_volume(), *plan.storage.volumes, *plan.credentials.volumes],
+            [init, *containers.restores(bare)],
+            containers.replicate(bare),
+            [volumes.config_volume(), *bare.storage.volumes, *bare.credentials.volumes],
         )
 
-    return _latest.of(plan, build)
+    return _latest.of(plan.settings, plan[3:], build)  # all but the settings and what `bare` leaves out
 
 
 def _missing(spec: PodSpec, built: _Built) -> list[str]:
@@ -227,15 +229,16 @@ def _names(spec: PodSpec, *lists: Named) -> list[str]:
 def _check_names(spec: PodSpec, findings: Findings) -> None:
     lists: tuple[Named, ...] = ("initContainers", "containers", "ephemeralContainers", "volumes")
     for key in lists:
-        for item in spec.get(key) or []:
-            if item["name"].startswith(volumes.PREFIX):
-                why = "is a name that the webhook keeps for its own: rename it"
-                findings.deny_field(f"spec.{key}", item["name"], why)
+        for name in [item["name"] for item in spec.get(key) or () if item["name"].startswith(volumes.PREFIX)]:
+            findings.deny_field(f"spec.{key}", name, "is a name that the webhook keeps for its own: rename it")
 
 
 def _with_mounts(items: Sequence[Container], plan: Plan) -> Sequence[Container]:
     if not plan.storage.target_mounts:
         return items
-    mounts: Object = {"volumeMounts": plan.storage.target_mounts}
-    names = set(plan.target_names)
-    return [merge.over(item, mounts) if item["name"] in names else item for item in items]
+    names, mounts = set(plan.targets), {"volumeMounts": plan.storage.target_mounts}
+    return [_with(item, mounts) if item["name"] in names else item for item in items]
+
+
+def _with(item: Container, mounts: Object) -> Container:
+    return merge.over(item, mounts) if item.get("volumeMounts") else cast("Container", {**item, **mounts})

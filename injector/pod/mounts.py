@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from injector.pod.shapes import Container, VolumeMount
 from injector.pod.volumes import PREFIX
@@ -29,8 +29,10 @@ def by_path(targets: Sequence[Container]) -> list[Mounted]:
     """Each target that mounts volumes of the application's, with its mounts by their normal path."""
     result: list[Mounted] = []
     for target in targets:
+        if not (own := target.get("volumeMounts")):
+            continue
         places: dict[str, VolumeMount] = {}
-        for mount in target.get("volumeMounts") or []:
+        for mount in own:
             if not mount["name"].startswith(PREFIX):
                 places.setdefault(absolute(mount["mountPath"]), mount)
         if places:
@@ -38,21 +40,27 @@ def by_path(targets: Sequence[Container]) -> list[Mounted]:
     return result
 
 
-def at(database: str, mounted: Iterable[Mounted]) -> Iterator[tuple[Container, VolumeMount]]:
+def at(database: str, mounted: Sequence[Mounted]) -> list[tuple[Container, VolumeMount]]:
     """(container, mount) of each target that mounts something at the database or, else, at its nearest parent."""
+    if not mounted:
+        return []
     parents = [database[: match.start()] or "/" for match in re.finditer("/", database)]
     nearness = {place: rank for rank, place in enumerate([*side_files(database), database, *reversed(parents)])}
-    for target, own in mounted:
-        if places := nearness.keys() & own.keys():  # walks the smaller of the two
-            yield target, own[min(places, key=nearness.__getitem__)]
+    return [
+        (target, own[min(places, key=nearness.__getitem__)])
+        for target, own in mounted
+        if (places := nearness.keys() & own.keys())  # walks the smaller of the two
+    ]
 
 
 def holding(containers: Sequence[Container], databases: Iterable[str]) -> list[Container]:
     """The containers that mount a volume of the application's in which a database lies: writable, if any does so."""
     mounted = by_path(containers)
+    if not mounted:
+        return []
     names: set[str] = set()
     for database in databases:
-        found = list(at(database, mounted))
+        found = at(database, mounted)
         writers = [target["name"] for target, mount in found if not mount.get("readOnly")]
         names.update(writers or [target["name"] for target, _ in found])
     return [container for container in containers if container["name"] in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from injector.annotations.findings import Findings
 from injector.pod.overlay import laid
@@ -27,9 +28,11 @@ def placed(
             for item in others[:front]
             if item["name"] in plan.settings.options.skip_containers
         )
-        targets_follow = all(places[name] > last for name in plan.target_names if name in places)
+        targets_follow = all(places[name] > last for name in plan.targets if name in places)
         if ours_there == order and proxies_lead and targets_follow:
             return laid(there, ours, plan.earlier)
+    if not ours_there:
+        return [*others[:front], *cast("Sequence[Container]", ours), *others[front:]]
     present = {item["name"]: item for item in there}
     block = [laid([present[item["name"]]] if item["name"] in present else [], [item], plan.earlier)[0] for item in ours]
     return others[:front] + block + others[front:]
@@ -41,7 +44,9 @@ def _front(others: Sequence[Container], plan: Plan, findings: Findings) -> int:
     Native sidecars that lead the list, and all up to the last native sidecar that is a network proxy: sidecars
     stop in reverse order, and the final sync needs the proxy. None that uses a database may run before its restore.
     """
-    names, proxies = set(plan.target_names), plan.settings.options.skip_containers
+    if not others:
+        return 0
+    names, proxies = set(plan.targets), plan.settings.options.skip_containers
     users = [
         item["name"] in names or any(mount["name"] in plan.storage.names for mount in item.get("volumeMounts") or [])
         for item in others

@@ -29,12 +29,14 @@ def _compare(path: str, before: Any, after: Any, operations: list[Operation]) ->
 
 
 def _compare_objects(path: str, before: dict[str, Any], after: dict[str, Any], operations: list[Operation]) -> None:
+    added = 0
     for key, value in after.items():
         if key not in before:
+            added += 1
             operations.append({"op": "add", "path": f"{path}/{_escaped(key)}", "value": value})
         elif (there := before[key]) is not value:
             _compare(f"{path}/{_escaped(key)}", there, value, operations)
-    if not before.keys() <= after.keys():
+    if len(before) + added > len(after):
         operations.extend({"op": "remove", "path": f"{path}/{_escaped(key)}"} for key in before if key not in after)
 
 
@@ -86,6 +88,8 @@ def _same_place(old: object, new: object) -> bool:
     """Whether two items of lists of one length are one: nameless ones have nothing but their place."""
     if old is new:
         return True
+    if isinstance(old, dict) and isinstance(new, dict):
+        return bool(old.get("name") == new.get("name") and old.get("mountPath") == new.get("mountPath"))
     one, other = _identity(old), _identity(new)
     return one == other or (one[0] == other[0] and one[0] in NAMELESS)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from injector.annotations.settings import Settings
-from injector.pod.shapes import Container, EnvVar, VolumeMount
+from injector.pod.shapes import EnvVar, VolumeMount
 from injector.pod.storage import Storage
 from injector.values import Object
 
@@ -42,27 +42,22 @@ class Earlier(NamedTuple):
 class Plan(NamedTuple):
     """What is asked for, and what was found in the Pod for it.
 
-    `targets` are the containers that use the databases, `replicas` each database's path in the bucket,
-    `sources` the path that it starts from where that is another one, `grace` the application's own grace
-    period in seconds, `earlier` what another call has set in our containers, `token` whether the API
-    server's admission would mount a token in the injected containers.
+    `targets` names the containers that use the databases, `earlier` is what another call has set in our containers,
+    `replicas` each database's path in the bucket, `sources` the path that it starts from where that is another one,
+    `grace` the application's own grace period in seconds, `token` whether the API server's admission would mount a
+    token in the injected containers.
     """
 
     settings: Settings
-    targets: Sequence[Container]
+    targets: Sequence[str]
+    earlier: Earlier
     storage: Storage
     user: User
     replicas: Mapping[str, str]
     sources: Mapping[str, str]
     credentials: Credentials
     grace: int
-    earlier: Earlier
     token: bool
-
-    @property
-    def target_names(self) -> list[str]:
-        """The names of the containers that use the databases."""
-        return [target["name"] for target in self.targets]
 
     @property
     def native(self) -> bool:

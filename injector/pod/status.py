@@ -45,7 +45,7 @@ def write(plan: Plan) -> str:
         str(settings.bucket),
         settings.endpoint,
         dict(plan.replicas),
-        plan.target_names,
+        list(plan.targets),
         plan.grace,
         image if (image := containers.init_image(plan.settings)) != plan.settings.image.reference else None,
         containers.resources(plan.settings),

@@ -10,7 +10,7 @@ from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
 from injector.errors import cut, quoted
 from injector.pod import mounts
-from injector.pod.shapes import Container, EnvVar, PodSpec, VolumeMount
+from injector.pod.shapes import Container, EnvVar, PodSpec, Volume, VolumeMount
 from injector.pod.sources import Source, source_of
 from injector.pod.variables import Expressions
 from injector.pod.volumes import PREFIX, STORAGE_VOLUME
@@ -66,12 +66,12 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
             "names of the containers that use them",
         )
         return storage
-    sources = {volume["name"]: source_of(volume) for volume in spec.get("volumes") or []}
-    search = _Search(sources, settings, findings, storage)
+    volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    search = _Search(volumes, settings, findings, storage)
     mounted = mounts.by_path(targets)
     new: dict[str, VolumeMount] = {}
     for database in settings.path:
-        found = list(mounts.at(database, mounted))
+        found = mounts.at(database, mounted)
         if found:
             mount = search.reuse(database, found)
         else:
@@ -85,7 +85,7 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
                 )
                 continue
             if not new:
-                kept = _kept_elsewhere(targets, sources)  # the same for every database without a volume
+                kept = search.kept_elsewhere(targets)  # the same for every database without a volume
             if directory not in new:
                 new[directory] = _new_mount(directory, len(new))
                 _warn_of_hidden_files(directory, targets, findings)
@@ -108,14 +108,15 @@ def plan(spec: PodSpec, targets: Sequence[Container], settings: Settings, findin
     return storage
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Search:
     """The search for the volumes that the application mounts: what it looks in, and what it notes in."""
 
-    sources: Mapping[str, Source]
+    volumes: Mapping[str, Volume]
     settings: Settings
     findings: Findings
     storage: Storage
+    sources: dict[str, Source] = field(default_factory=dict)  # by volume
     copied: dict[str, EnvVar] = field(default_factory=dict)
     expressions: Expressions = field(default_factory=Expressions)
     given: set[tuple[str, str]] = field(default_factory=set)  # by container and expression: what Litestream has
@@ -171,8 +172,25 @@ class _Search:
             "VolumeMount", {"name": mount["name"], **below_it, "mountPath": mounts.absolute(mount["mountPath"])}
         )
 
+    def kept_elsewhere(self, targets: Sequence[Container]) -> tuple[str, str] | None:
+        """The first target that mounts volumes for data, and where it does."""
+        for target in targets:
+            places = [mount["mountPath"] for mount in target.get("volumeMounts") or [] if self._keeps_data(mount)]
+            if places:
+                return target["name"], ", ".join(places)[:200]
+        return None
+
+    def _keeps_data(self, mount: VolumeMount) -> bool:
+        if mount["name"].startswith(PREFIX):
+            return False
+        source = self._source(mount)
+        return _writable(mount, source) and not source.memory
+
     def _source(self, mount: VolumeMount) -> Source:
-        return self.sources.get(mount["name"], Source())
+        name = mount["name"]
+        if name not in self.sources:
+            self.sources[name] = source_of(self.volumes[name]) if name in self.volumes else Source()
+        return self.sources[name]
 
     def _copy_environment(self, database: str, expression: str, container: Container) -> None:
         """Gives Litestream the variables that decide where a subPathExpr leads; those of one that comes again, once."""
@@ -224,19 +242,6 @@ def _writable(mount: VolumeMount, source: Source) -> bool:
     return not mount.get("readOnly") and not source.read_only
 
 
-def _kept_elsewhere(targets: Sequence[Container], sources: Mapping[str, Source]) -> tuple[str, str] | None:
-    """The first target that mounts volumes for data, and where it does."""
-    for target in targets:
-        places = [
-            mount["mountPath"]
-            for mount in target.get("volumeMounts") or []
-            if not mount["name"].startswith(PREFIX) and _keeps_data(mount, sources.get(mount["name"], Source()))
-        ]
-        if places:
-            return target["name"], ", ".join(places)[:200]
-    return None
-
-
 def _warn_of_other_volumes(database: str, kept: tuple[str, str] | None, findings: Findings) -> None:
     """A database beside the volumes that the application mounts is often a typo, which nothing else would tell."""
     if kept is None:
@@ -249,14 +254,12 @@ def _warn_of_other_volumes(database: str, kept: tuple[str, str] | None, findings
     )
 
 
-def _keeps_data(mount: VolumeMount, source: Source) -> bool:
-    return _writable(mount, source) and not source.memory
-
-
 def _warn_of_hidden_files(directory: str, targets: Sequence[Container], findings: Findings) -> None:
+    if directory not in APPLICATION_DIRECTORIES:
+        targets = [target for target in targets if target.get("workingDir") or target.get("command")]
     for target in targets:
         places = [target.get("workingDir") or "", *(target.get("command") or [])[:1]]
-        inside = [place for place in places if place == directory or place.startswith(directory + "/")]
+        inside = [place for place in places if f"{place}/".startswith(f"{directory}/")]
         if inside or directory in APPLICATION_DIRECTORIES:
             findings.warn(
                 f"{directory} of container {target['name']} becomes an empty volume, which hides what the image has "

@@ -17,14 +17,16 @@ from injector.pod.storage import MOST_USES
 from injector.stores import STORES
 
 MOST_MEANT = 3  # unknown names that a similar one is looked for: each look is slow
+CONFIG = "/etc/litestream.yml"  # of Litestream's own images
 DEFAULT_GRACE_SECONDS = 30  # Kubernetes' own, where a Pod names none
 # The binary (`litestream`, `/opt/litestream-v0.3.13`, `${LITESTREAM_BIN}`) and what it is told to do, in small letters.
 CALL = re.compile(r"""litestream[\w-]{0,40}+(?:\.\d{1,9}+){0,4}+\}?["'\s\\]{1,40}+([a-z]{1,20}+)""")
 # What other webhooks put beside an application, or what only watches it: its databases are none of theirs.
-SIDECARS = re.compile(
-    r"azwi-proxy|daprd|datadog-agent-injected|gke-gcsfuse-sidecar|jaeger-agent|otc-container|queue-proxy|vault-agent"
-    r"|(.*[-_])?exporter"
-)
+SIDECARS = frozenset({
+    "azwi-proxy", "daprd", "datadog-agent-injected", "exporter", "gke-gcsfuse-sidecar", "jaeger-agent",
+    "otc-container", "queue-proxy", "vault-agent",
+})  # fmt: skip
+WATCHERS = ("-exporter", "_exporter")  # how the names of those that only watch end
 
 
 def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, findings: Findings) -> list[Container]:
@@ -37,13 +39,13 @@ def targets(spec: PodSpec, settings: Settings, earlier: Sequence[str] | None, fi
         findings: takes a violation where there are none.
     """
     init, main = spec.get("initContainers") or [], spec["containers"]
-    by_name = {item["name"]: item for item in [*init, *main]}
-    if earlier is not None:
-        return [by_name[name] for name in earlier if name in by_name]
-    if settings.containers is None:
+    if earlier is None and settings.containers is None:
         found = _by_default(spec, settings, findings)
     else:
-        found = [by_name[name] for name in _named(settings.containers, by_name, findings)]
+        by_name = {item["name"]: item for item in [*init, *main]}
+        if earlier is not None:
+            return [by_name[name] for name in earlier if name in by_name]
+        found = [by_name[name] for name in _named(settings.containers or (), by_name, findings)]
     if not settings.init_first and "init-first" not in settings.broken:
         names = {item["name"] for item in found}
         for item in init:
@@ -74,7 +76,7 @@ def _named(names: Sequence[str], by_name: Mapping[str, Container], findings: Fin
 def _by_default(spec: PodSpec, settings: Settings, findings: Findings) -> list[Container]:
     """The containers that mount the volumes on which the databases lie, else all that may be the application."""
     proxies = settings.options.skip_containers
-    main = [item for item in _others(spec["containers"]) if item["name"] not in proxies]
+    main = [item for item in others(spec["containers"]) if item["name"] not in proxies]
     if not main:
         findings.deny(
             "containers",
@@ -83,21 +85,26 @@ def _by_default(spec: PodSpec, settings: Settings, findings: Findings) -> list[C
             "databases",
         )
     found = [item for item in main if _may_use(item)] or main
-    sidecars = [item for item in _others(spec.get("initContainers") or []) if item.get("restartPolicy") == "Always"]
+    sidecars = [item for item in others(spec.get("initContainers") or []) if item.get("restartPolicy") == "Always"]
     beside = [item for item in sidecars if _may_use(item)]
+    if len(found) == 1 and not beside:
+        return found  # wherever the databases lie: nearly all Pods are like that
     if (len(found) + len(beside)) * len(settings.path) > MOST_USES:
         return found  # `storage.plan` denies it
     # A container without the volume that a database lies on has nothing to do with it.
     return holding(found, settings.path) or holding(beside, settings.path) or found
 
 
-def _others(items: Sequence[Container]) -> list[Container]:
+def others(items: Sequence[Container]) -> list[Container]:
+    """The containers that are none of the webhook's own."""
     return [item for item in items if not item["name"].startswith(volumes.PREFIX)]
 
 
 def _may_use(item: Container) -> bool:
     """Whether a container may be the application, by its name, and as no other Litestream that stands beside it."""
-    return not SIDECARS.fullmatch(item["name"]) and (not replicates(item) or starts_application(item))
+    name = item["name"]
+    known = name in SIDECARS or name.endswith(WATCHERS)
+    return not known and (not replicates(item) or starts_application(item))
 
 
 def replicates(item: Container, *, stays: bool = True) -> bool:
@@ -110,9 +117,10 @@ def replicates(item: Container, *, stays: bool = True) -> bool:
         stays: whether it runs as long as the application: then an image of Litestream whose command says nothing
             replicates. An init container may as well restore.
     """
-    said, image = _said(item), item.get("image") or ""
-    if not said and "litestream" not in image:
+    image = item.get("image") or ""
+    if not item.get("command") and not item.get("args") and "litestream" not in image:
         return False  # nearly all: this is quick
+    said = _said(item)
     if calls := CALL.findall(said):
         return "replicate" in calls
     image = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
@@ -120,14 +128,24 @@ def replicates(item: Container, *, stays: bool = True) -> bool:
     return image == "litestream" and (arguments[:1] == ["replicate"] if arguments and not command else stays)
 
 
-def sign_of_litestream(item: Container) -> str | None:
-    """What makes it likely that a container's image runs Litestream, though its command does not say so."""
-    names = [entry["name"] for entry in item.get("env") or []]
-    # Nearly none has one, and looking through all of them together is quick.
-    found = "LITESTREAM_" in "\n".join(names)
-    variable = next((name for name in names if name.startswith("LITESTREAM_")), None) if found else None
-    mounted = any(mount["mountPath"] == "/etc/litestream.yml" for mount in item.get("volumeMounts") or [])
-    return f"{variable} in its env" if variable else "/etc/litestream.yml mounted" if mounted else None
+def signs_of_litestream(items: Sequence[Container]) -> dict[str, str]:
+    """What makes it likely that containers' images run Litestream, though their commands do not say so: by their names.
+
+    Nearly none has one, and looking through all of them together is quick.
+    """
+    variables = "\n".join([entry["name"] for item in items for entry in item.get("env") or ()])
+    mounts = {mount["mountPath"] for item in items for mount in item.get("volumeMounts") or ()}
+    if "LITESTREAM_" not in variables and CONFIG not in mounts:
+        return {}
+    return {item["name"]: sign for item in items if (sign := _sign_of_litestream(item)) is not None}
+
+
+def _sign_of_litestream(item: Container) -> str | None:
+    for entry in item.get("env") or ():
+        if entry["name"].startswith("LITESTREAM_"):
+            return f"{entry['name']} in its env"
+    mounted = any(mount["mountPath"] == CONFIG for mount in item.get("volumeMounts") or ())
+    return f"{CONFIG} mounted" if mounted else None
 
 
 def starts_application(item: Container) -> bool:
@@ -148,8 +166,8 @@ def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials
         targets: whose identity, as other webhooks have given it to them, Litestream shares.
     """
     found = _identity(settings, targets)
-    if settings.bucket.kind != "sftp":  # by SSH, not by HTTP
-        found = found._replace(environment=[*found.environment, *_proxies(settings.options)])
+    if settings.bucket.kind != "sftp" and (proxies := _proxies(settings.options)):  # by HTTP, not by SSH
+        found = found._replace(environment=[*found.environment, *proxies])
     if settings.ca is None:
         return found
     # With AWS_CA_BUNDLE each request of Litestream 0.5 fails, and SSL_CERT_FILE replaces the system's certificates.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
@@ -32,11 +32,15 @@ def of(targets: Sequence[Container], spec: PodSpec, settings: Settings, findings
 
     The user is None where it is unknown, and the operator says that each Pod is given one when it is made.
     """
-    contexts = {target["name"]: _context(target, spec) for target in targets}
+    of_pod = spec.get("securityContext") or {}
+    contexts = {target["name"]: _context(target.get("securityContext"), of_pod) for target in targets}
     selinux = [context["seLinuxOptions"] for context in contexts.values() if context.get("seLinuxOptions")]
     default = settings.options.default_run_as_user
-    found = {target["name"]: _drop(target, contexts[target["name"]], settings, findings) for target in targets}
-    drops = {name: drop for name, drop in found.items() if drop is not None}
+    drops: dict[str, tuple[str, int]] = {}
+    for target in targets:
+        context = contexts[name := target["name"]]
+        if not context.get("runAsUser") and (drop := _drop(target, context, settings, findings)) is not None:
+            drops[name] = drop
     number = None if default == "pod" else default
     uid = _same(_Id("run-as-user", "runAsUser", settings.run_as_user, number), contexts, settings, findings)
     gid = _same(_Id("run-as-group", "runAsGroup", settings.run_as_group), contexts, settings, findings)
@@ -79,18 +83,18 @@ def _drops_to(target: Container) -> dict[str, tuple[str, int]]:
 def _drop(
     target: Container, context: SecurityContext, settings: Settings, findings: Findings
 ) -> tuple[str, int] | None:
-    """Puts in a container's context what its image drops to, where its securityContext says 0 or nothing.
+    """Puts what its image drops to in the context of a container whose securityContext says 0 or nothing.
 
     Returns the variable that says so and its uid (0: the image stays root).
     """
-    drops = {} if context["runAsUser"] else _drops_to(target)
+    drops = _drops_to(target)
     if "runAsUser" not in drops:
         return None
     variable, uid = drops["runAsUser"]
     if settings.run_as_user == 0 and uid != 0:
         return variable, uid  # denied by `_check_root`
     context["runAsUser"] = uid
-    if "runAsGroup" in drops and not context["runAsGroup"]:
+    if "runAsGroup" in drops and not context.get("runAsGroup"):
         context["runAsGroup"] = drops["runAsGroup"][1]
     if settings.run_as_user is None and uid != 0:
         findings.warn(
@@ -118,7 +122,7 @@ def _check_root(
             f"container {name} starts as root and drops to the user that {variable} names, who owns the database: "
             f'write "{uid}"',
         )
-    elif strict and written is None and contexts[strict[0]]["runAsUser"] == 0 and not drops:
+    elif strict and written is None and contexts[strict[0]].get("runAsUser") == 0 and not drops:
         findings.deny_field(
             "securityContext.runAsUser",
             "0",
@@ -139,26 +143,18 @@ def _check_root(
         )
 
 
-def _context(target: Container, spec: PodSpec) -> SecurityContext:
+def _context(of_container: SecurityContext | None, of_pod: SecurityContext) -> SecurityContext:
     """A container's effective securityContext: its own fields, else the Pod's."""
-    of_pod, of_container = spec.get("securityContext") or {}, target.get("securityContext") or {}
-
-    def effective(field: Literal["runAsUser", "runAsGroup"]) -> int | None:
-        own = of_container.get(field)
-        return of_pod.get(field) if own is None else own
-
-    strict = of_container.get("runAsNonRoot")
-    return {
-        "runAsUser": effective("runAsUser"),
-        "runAsGroup": effective("runAsGroup"),
-        "runAsNonRoot": of_pod.get("runAsNonRoot") if strict is None else strict,
-        "seLinuxOptions": of_container.get("seLinuxOptions") or of_pod.get("seLinuxOptions"),
-    }
+    own: Mapping[str, Any] = of_container or {}
+    if None in own.values():
+        own = {field: value for field, value in own.items() if value is not None}
+    return {**of_pod, **own}  # type: ignore[typeddict-item]
 
 
 def _same(wanted: _Id, contexts: Mapping[str, SecurityContext], settings: Settings, findings: Findings) -> int | None:
     """The id that all targets have, or None and (where they differ) a violation."""
-    declared = {name: number for name, context in contexts.items() if (number := context[wanted.field]) is not None}
+    field = wanted.field
+    declared = {name: number for name, context in contexts.items() if (number := context.get(field)) is not None}
     if wanted.written is not None:
         if declared and wanted.written not in declared.values():
             name, number = next(iter(declared.items()))
@@ -169,9 +165,11 @@ def _same(wanted: _Id, contexts: Mapping[str, SecurityContext], settings: Settin
         return wanted.written
     if settings.broken & {wanted.annotation, "containers"}:
         return None
-    known = {name: declared.get(name, wanted.default) for name in contexts}
-    known = {name: number for name, number in known.items() if number is not None}
-    if len(set(known.values())) > 1:
+    known = declared
+    if wanted.default is not None:
+        known = {name: declared.get(name, wanted.default) for name in contexts}
+    numbers = {*known.values()}
+    if len(numbers) > 1:
         each = ", ".join(f"{name} {number}" for name, number in known.items())[:200]
         findings.deny(
             wanted.annotation,
@@ -181,5 +179,5 @@ def _same(wanted: _Id, contexts: Mapping[str, SecurityContext], settings: Settin
         )
         return None
     if len(known) == len(contexts) or wanted.field == "runAsGroup":
-        return next(iter(known.values()), None)
+        return next(iter(numbers), None)
     return None

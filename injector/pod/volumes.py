@@ -82,8 +82,12 @@ def credentials_mount() -> VolumeMount:
 
 def dispensable(annotations: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """The annotations DISPENSABLE with these names of volumes behind those that they have already."""
-    lists = {key: annotations.get(key) or "" for key in DISPENSABLE}
-    return {
-        key: ",".join(filter(None, [text, *(name for name in names if name not in text.split(","))]))
-        for key, text in lists.items()
-    }
+    return {key: _listed(annotations.get(key), names) for key in DISPENSABLE}
+
+
+def _listed(text: str | None, names: Sequence[str]) -> str:
+    """A comma-separated list with these names behind those that it has."""
+    if not text:
+        return ",".join(names)
+    there = text.split(",")
+    return ",".join([text, *(name for name in names if name not in there)])
