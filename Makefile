@@ -90,7 +90,7 @@ demo: setup containers ## Show the whole promise with a real Litestream and a re
 durability: setup containers ## Measure rows lost and kept in every scenario, and rewrite docs/durability.md (takes a while)
 	@DURABILITY=full $(BIN)/python -m pytest --quiet --no-header -n 2 --update tests/durability
 
-bench: setup ## Measure start, memory, requests and the command line, and rewrite docs/performance.md (five minutes)
+bench: setup ## Measure start, memory, requests and the command line, and rewrite docs/performance.md (two minutes)
 	@$(BIN)/python -m tests.bench
 
 dist: setup ## Make what a release ships beside its image IMAGE (name:tag, or name:tag@sha256:...), in dist/

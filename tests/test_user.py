@@ -31,6 +31,15 @@ def test_litestream_runs_as_the_application(obj: Object, expected: tuple[int, in
 
 
 @pytest.mark.parametrize(
+    ("own", "expected"), [(None, {"level": "s0:c1"}), ({}, None), ({"level": "s0:c2"}, {"level": "s0:c2"})]
+)
+def test_litestream_has_the_label_that_the_kubelet_gives_the_application(own: Object | None, expected: Object) -> None:
+    obj = pod({"runAsUser": 1, "seLinuxOptions": own}, user={"seLinuxOptions": {"level": "s0:c1"}})
+    contexts = [item["securityContext"] for item in reviews.injected(obj)["spec"]["initContainers"]]
+    assert [context.get("seLinuxOptions") for context in contexts] == [expected] * len(contexts)
+
+
+@pytest.mark.parametrize(
     ("obj", "expected"),
     [
         (pod(None), ["run-as-user"]),

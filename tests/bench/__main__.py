@@ -8,7 +8,7 @@ from tests.bench import command, core, page, server
 
 
 def main() -> None:
-    """Measure everything, in about five minutes."""
+    """Measure everything, in about two minutes."""
     texts = [f"Measured on: {page.machine()}. Medians of interleaved rounds, and from where to where they went."]
     print(texts[0])
     for table in itertools.chain(server.measured(core.bodies()), core.measured(), command.measured()):
