@@ -6,7 +6,7 @@ import copy
 import subprocess
 from typing import IO, TYPE_CHECKING, Any
 
-from injector.command.kubectl import Answer, Kubectl, NotFound
+from injector.command.kubectl import Answer, Kubectl, MissingRight, NotFound
 from tests.podrunner.runc import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Cluster(Kubectl):
         deleted: the names of the Jobs that were deleted.
         claims: folders that stand for PersistentVolumeClaims.
         on_exec: called before each `exec`, to disturb it.
+        forbidden: what the user may not do, as VERB RESOURCE.
     """
 
     __setattr__ = object.__setattr__  # kubectl's own attributes never change
@@ -42,12 +43,17 @@ class Cluster(Kubectl):
         self.deleted: list[str] = []
         self.claims: dict[str, Path] = {}
         self.on_exec: Callable[[Sequence[str]], Sequence[str]] = list
+        self.forbidden: set[str] = set()
 
     def put(self, resource: str, found: Object) -> None:
         """There is this object."""
         found = copy.deepcopy(found)
         found["metadata"].setdefault("namespace", self.namespace)
         self.objects[resource, found["metadata"]["name"]] = found
+
+    def require(self, verb: str, resource: str, *, namespace: str | None = None) -> None:
+        if f"{verb} {resource}" in self.forbidden:
+            raise MissingRight(f"you may not {verb} {resource} in namespace {namespace}", "Forbidden")
 
     def get(self, resource: str, name: str, *, namespace: str | None = None) -> Object:
         del namespace

@@ -145,6 +145,20 @@ def test_a_missing_right_is_named_as_the_rule_that_would_give_it(tmp_path: Path)
     assert "--subresource=exec" in asked(tmp_path)
 
 
+def test_a_right_can_be_asked_for_before_anything_is_begun(tmp_path: Path) -> None:
+    with pytest.raises(MissingRight, match="you may not create pods/exec in namespace shop; with this rule in a Role"):
+        standin(tmp_path, "echo no; exit 1").require("create", "pods/exec", namespace="shop")
+    assert asked(tmp_path) == ["--namespace=shop", "auth", "can-i", "create", "pods", "--subresource=exec"]
+    for answer in ("echo yes", "echo 'the server is away' >&2; exit 1"):
+        standin(tmp_path, answer).require("create", "pods/exec", namespace="shop")
+
+
+def test_a_call_that_a_user_can_type_goes_to_the_same_cluster() -> None:
+    assert Kubectl().typed("get", "pods") == "kubectl get pods"
+    far = Kubectl(context="far away", kubeconfig="/my/config")
+    assert far.typed("get", "pods") == "kubectl '--context=far away' --kubeconfig=/my/config get pods"
+
+
 def test_what_is_forbidden_to_one_who_may_is_said_in_the_words_of_the_api(tmp_path: Path) -> None:
     """A policy or a quota, say."""
     kubectl = standin(tmp_path, FORBIDDEN.replace("RIGHT", "yes"))

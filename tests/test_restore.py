@@ -417,6 +417,15 @@ def test_a_job_that_ends_under_a_download_is_one_sentence(tmp_path: Path) -> Non
             restore._fetch(Gone(), running, Told(PATH, bytes=9), file, progress)
 
 
+def test_a_file_that_could_not_be_fetched_is_not_restored_first(tmp_path: Path, restored: Callable[..., Said]) -> None:
+    cluster = workload()
+    cluster.forbidden.add("create pods/exec")
+    said = restored(cluster, pod="web-0", to=str(tmp_path / "a.db"), database=PATH)
+    assert said.code == UNREADABLE, said
+    assert "you may not create pods/exec in namespace default" in said.error
+    assert (cluster.runs, list(tmp_path.iterdir())) == ({}, [])
+
+
 def test_a_rollback_of_replicas_that_have_nothing_in_common_is_none() -> None:
     found = subjects(workload(), "sts/web", None, reviews.DEFAULTS)
     moved = found[1]._replace(source=found[1].source._replace(databases={PATH: "elsewhere", "/data/b.db": "x"}))

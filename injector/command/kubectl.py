@@ -14,6 +14,7 @@ import json
 import os
 import re
 import selectors
+import shlex
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,16 @@ class Kubectl:
         named = {"--context": self.context, "--kubeconfig": self.kubeconfig}
         flags = tuple(f"{flag}={value}" for flag, value in named.items() if value)
         object.__setattr__(self, "_flags", flags)
+
+    def typed(self, *arguments: str) -> str:
+        """A call as users type it, to the same cluster."""
+        return shlex.join(["kubectl", *self._flags, *arguments])
+
+    def require(self, verb: str, resource: str, *, namespace: str | None = None) -> None:
+        """Asks before what would be in vain is begun. Raises MissingRight where the API says that the user may not."""
+        call = _Call(verb, resource, namespace, _kind(resource))
+        if self._lacks(call):
+            raise _missing_right(call)
 
     def get(self, resource: str, name: str, *, namespace: str | None = None) -> Object:
         """One object. Raises NotFound where there is none."""
@@ -267,12 +278,7 @@ class Kubectl:
             return NotFound(f"kubectl can't {call}: {said}" if call.sends else gone, reason)
         # An exec that is forbidden has no reason: the answer came when kubectl asked to change the protocol.
         if (reason == "Forbidden" or (not reason and call.resource == "pods/exec")) and self._lacks(call):
-            role = "ClusterRole" if call.everywhere else "Role"
-            return MissingRight(
-                f"you may not {call.verb} {call.resource}{call.place}; with this rule in a {role} of yours you may: "
-                f"{call.rule}",
-                "Forbidden",
-            )
+            return _missing_right(call)
         if not reason:
             return KubectlError(f"kubectl can't {call}: {said or f'exit code {done.returncode}'}")
         return KubectlError(f"the API server refuses to {call} ({reason}): {said}", reason)
@@ -285,6 +291,12 @@ class Kubectl:
             call, ["auth", "can-i", call.verb, what, f"--subresource={sub}", *where], None, None, PATIENCE
         )
         return done.stdout.startswith(b"no")
+
+
+def _missing_right(call: _Call) -> MissingRight:
+    role = "ClusterRole" if call.everywhere else "Role"
+    sentence = f"you may not {call.verb} {call.resource}{call.place}; with this rule in a {role} of yours you may: "
+    return MissingRight(f"{sentence}{call.rule}", "Forbidden")
 
 
 def _limited(process: subprocess.Popen[bytes], patience: float) -> tuple[bytes, bytes]:

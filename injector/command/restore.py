@@ -118,6 +118,7 @@ def _to_file(choice: Choice, kubectl: Kubectl, subject: Subject, database: str) 
             raise Declined(f"{left} lies there, and SQLite would replay it into another database: take it away first")
     if target.exists():
         _agree(f"{choice.to} is there already and would be replaced", choice)
+    kubectl.require("create", "pods/exec", namespace=subject.namespace)  # by which the database comes here
     asked = Asked("hold", [database], timestamp=choice.at, seconds=choice.seconds, image=choice.image)
     with _temporary(target) as (file, temporary):
         with restoring.running(kubectl, subject, asked, lambda told: bool(told and told[0].sha256)) as running:
@@ -251,9 +252,8 @@ def _rollback(choice: Choice, kubectl: Kubectl, found: Sequence[Subject], chosen
     for name in reversed(TEMPLATES.get(key_of(workload), ())):
         patch = {name: patch}
     _check(workload, patch, found[0].namespace, chosen)
-    sys.stdout.write(
-        "".join(f"# {escaped(line)}\n" for line in _prospect(choice, found, states, annotations)) + as_yaml(patch)
-    )
+    comments = _prospect(choice, kubectl, found, states, annotations)
+    sys.stdout.write("".join(f"# {escaped(line)}\n" for line in comments) + as_yaml(patch))
     return 0
 
 
@@ -311,7 +311,11 @@ def _template(subject: Subject, database: str, path: str, found: Sequence[Subjec
 
 
 def _prospect(
-    choice: Choice, found: Sequence[Subject], states: Sequence[tuple[Subject, Told]], annotations: dict[str, str]
+    choice: Choice,
+    kubectl: Kubectl,
+    found: Sequence[Subject],
+    states: Sequence[tuple[Subject, Told]],
+    annotations: dict[str, str],
 ) -> Iterator[str]:
     """What will happen, a line each."""
     own = {key.rpartition("/")[2]: text for key, text in annotations.items()}
@@ -330,6 +334,6 @@ def _prospect(
     if key_of(found[0].workload) in TEMPLATES:
         kind, _, name = choice.workload.partition("/")
         yield "Apply it, and write it into the manifests that the workload comes from:"
-        yield f"kubectl patch {kind} {name} --namespace {found[0].namespace} --patch-file FILE"
+        yield kubectl.typed("patch", kind, name, "--namespace", found[0].namespace, "--patch-file", "FILE")
     else:
         yield "A Pod's annotations count when it is made: delete it, and make it again with these."

@@ -80,3 +80,6 @@ def test_one_who_sees_pods_but_may_not_exec_reads_so(cluster: Cluster, nobody: K
         MissingRight, match=r'^you may not create pods/exec .*resources: \["pods/exec"\], verbs: \["create"\]'
     ):
         nobody.execute("web", "app", ["true"], namespace=empty)
+    with pytest.raises(MissingRight, match=r"^you may not create pods/exec "):
+        nobody.require("create", "pods/exec", namespace=empty)
+    nobody.require("list", "pods", namespace=empty)
