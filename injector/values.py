@@ -208,6 +208,13 @@ def bucket(text: str) -> str:
     return text
 
 
+# Amazon's, without those whose files have to be thawed before they can be read; other servers have others.
+STORAGE_CLASSES = (
+    "EXPRESS_ONEZONE", "GLACIER_IR", "INTELLIGENT_TIERING", "ONEZONE_IA", "OUTPOSTS", "REDUCED_REDUNDANCY", "STANDARD",
+    "STANDARD_IA",
+)  # fmt: skip
+
+
 def storage_class(text: str) -> str:
     """A storage class of S3, but none whose files have to be thawed before they can be read."""
     if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,62}", text):

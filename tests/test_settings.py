@@ -275,6 +275,27 @@ def test_another_variants_annotations_are_not_ours() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "endpoint", "warned"),
+    [
+        ("STANDARD_IA", None, ""),
+        (
+            "STANDRAD_IA",
+            None,
+            "refuses every file, and nothing is replicated; it is none of Amazon's; did you mean STANDARD_IA?",
+        ),
+        ("STANDRAD_IA", "http://minio:9000", "did you mean STANDARD_IA?"),
+        ("COLD", None, "COLD: a server that does not know this class refuses every file"),
+        ("COLD", "https://s3.example.com", ""),
+    ],
+)
+def test_a_slip_in_a_storage_class_is_warned_of(text: str, endpoint: str | None, warned: str) -> None:
+    server = {} if endpoint is None else {"endpoint": endpoint}
+    said = warnings(storage_class=text, **server)
+    assert warned in said
+    assert bool(warned) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("key", "text", "too_old", "known"),
     [("storage-class", "STANDARD_IA", "0.5.13", "0.5.14"), ("sse-kms-key-id", "alias/a", "0.3.13", "0.5.6")],
 )

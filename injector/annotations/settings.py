@@ -35,7 +35,7 @@ from injector.errors import quoted
 from injector.latest import Latest
 from injector.options import DEFAULT_IMAGE, Options
 from injector.stores import STORES
-from injector.values import Duration, Image, Quantity
+from injector.values import STORAGE_CLASSES, Duration, Image, Quantity
 
 
 def _release(image: str) -> tuple[int, int, int]:
@@ -324,6 +324,13 @@ def _check_store(settings: Settings, own: Mapping[str, str], findings: Findings)
             "is needed, as any server could pretend to be this one: write its public key, as `ssh-keyscan -t ecdsa "
             "HOST` prints it behind the host's name",
         )
+    if (chosen := settings.storage_class) is not None and chosen not in STORAGE_CLASSES:
+        hint = similar(chosen, [*STORAGE_CLASSES])
+        if hint or settings.endpoint is None:
+            findings.warn(
+                f"{findings.key('storage-class')} {chosen}: a server that does not know this class refuses every file, "
+                f"and nothing is replicated; it is none of Amazon's{hint}"
+            )
     if settings.endpoint is not None and "endpoint" not in settings.broken:
         _check_server(settings, settings.endpoint, findings)
 
