@@ -75,8 +75,14 @@ def serve_reloading(chosen: Options) -> int:
     except ModuleNotFoundError:
         log.event(logging.ERROR, "serve --reload needs another package: pip install watchfiles")
         return 1
+    # A delay would be one before the watch begins, too, and what is saved until then would be lost.
     config = uvicorn.Config(
-        "main", reload=True, reload_dirs=[str(PACKAGE)], reload_includes=["*.sh"], log_level="warning"
+        "main",
+        reload=True,
+        reload_dirs=[str(PACKAGE)],
+        reload_includes=["*.sh"],
+        reload_delay=0,
+        log_level="warning",
     )
     WatchFilesReload(config, target=functools.partial(_serve_anew, chosen), sockets=[]).run()
     return 0
