@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from injector import options
+from injector.annotations import settings
 from injector.latest import LONGEST, MOST, Latest
 from tests import reviews
 
@@ -71,6 +73,21 @@ def test_many_pods_each_have_their_own_settings_and_containers() -> None:
             text = str(reviews.injected(pod)["spec"])
             assert f"bucket-{number} at" in text
             assert f"'{number + 1}Gi'" in text
+
+
+def test_pods_that_are_each_given_a_user_share_their_settings_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Any] = []
+    read = settings._read
+
+    def counting(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(settings, "_read", counting)
+    chosen = options.read({"DEFAULT_RUN_AS_USER": "pod"})
+    for _ in range(3):
+        assert reviews.response(reviews.pod(bucket="theirs"), options=chosen)["allowed"]
+    assert len(reads) == 1
 
 
 def test_a_mistake_is_told_each_time() -> None:

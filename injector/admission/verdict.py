@@ -17,6 +17,7 @@ workload CREATE or UPDATE, wrong                            denied     every (ne
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -124,12 +125,17 @@ def _judge_pod(question: Question, options: Options) -> Verdict:
     if problems := _malformed(pod, shapes.Pod, own, options):
         return Verdict("denied", "malformed", pod, problems)
     if options.default_run_as_user == "pod":  # what gives Pods their user comes before any webhook
-        options = dataclasses.replace(options, default_run_as_user=None)
+        options = _without_default_user(options)
     try:
         injection = inject(pod, replica.of_pod(pod, question.namespace), options, question.defaults)
     except InvalidPod as invalid:
         return Verdict("denied", "annotations", pod, invalid.violations, invalid.warnings)
     return Verdict("injected", "", injection.pod, (), injection.warnings, injection)
+
+
+@functools.lru_cache(maxsize=8)
+def _without_default_user(options: Options) -> Options:
+    return dataclasses.replace(options, default_run_as_user=None)
 
 
 def _containers_of_ours(pod: Mapping[str, Any]) -> list[str]:
