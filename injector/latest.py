@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -17,13 +18,14 @@ class Latest(Generic[Result]):
     """Results of one pure function, which nobody changes."""
 
     def __init__(self) -> None:
-        self._results: dict[tuple[int, bytes], tuple[object, Result]] = {}
+        self._results: dict[tuple[int, bytes], tuple[weakref.ref[object], Result]] = {}
 
     def of(self, whole: object, values: object, work: Callable[[], Result]) -> Result:
         """The result for these values: kept from before, or worked out now.
 
         Args:
-            whole: what the result depends on and is the very same object each time: it would be long in JSON.
+            whole: what the result depends on and is the very same object each time, as it would be long in JSON. It is
+                not kept here: its id may be another's when it is gone.
             values: all else that it depends on; those that are written alike in JSON are the same.
             work: the function; what it raises is not kept.
         """
@@ -33,13 +35,13 @@ class Latest(Generic[Result]):
             return work()
         key = (id(whole), written)
         kept = self._results.get(key)
-        if kept is not None:
+        if kept is not None and kept[0]() is whole:
             return kept[1]
         result = work()
         if len(written) <= LONGEST:
             if len(self._results) >= MOST:
                 self._results.clear()
-            self._results[key] = (whole, result)  # while it is kept, nothing else has its id
+            self._results[key] = (weakref.ref(whole), result)
         return result
 
     def __len__(self) -> int:

@@ -182,7 +182,7 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Options:
     """What the operator decided, one field an option (see OPTIONS for what each means)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import weakref
 from typing import Any
 
 import pytest
@@ -12,7 +13,18 @@ from injector.annotations import settings
 from injector.latest import LONGEST, MOST, Latest
 from tests import reviews
 
-WHOLE = object()
+
+class Whole:
+    """Equal to every other one."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Whole)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+WHOLE = Whole()
 
 
 def counted(latest: Latest[int], values: object, count: list[int]) -> int:
@@ -34,9 +46,17 @@ def test_the_same_values_are_worked_out_once() -> None:
 def test_another_whole_is_another_thing_even_where_it_is_equal() -> None:
     latest, results = Latest[int](), []
     for number in range(3 * MOST):
-        whole = [1]  # in the place, maybe, of one that is gone
+        whole = Whole()  # in the place, maybe, of one that is gone
         results.append(latest.of(whole, None, lambda number=number: number))  # type: ignore[misc]
     assert results == [*range(3 * MOST)]
+
+
+def test_what_may_be_large_is_not_kept_alive() -> None:
+    latest, whole = Latest[int](), Whole()
+    assert latest.of(whole, None, lambda: 1) == 1
+    gone = weakref.ref(whole)
+    del whole
+    assert gone() is None
 
 
 def test_few_results_are_kept_and_none_of_large_values() -> None:

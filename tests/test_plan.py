@@ -2,13 +2,18 @@
 
 import pytest
 
-from injector.pod.plan import Credentials, User
+from injector.pod.plan import Credentials, Plan, User
 from tests import reviews
 
 
 def test_a_plan_can_not_be_changed_on_its_way() -> None:
     with pytest.raises(AttributeError):
         User(1000, None).uid = 0  # type: ignore[misc]
+
+
+def test_what_the_injected_containers_do_not_depend_on_stands_in_front() -> None:
+    """They are found again by all that follows it (inject.py)."""
+    assert Plan._fields[:3] == ("settings", "targets", "earlier")
 
 
 def test_credentials_of_an_ambient_identity_without_variables_are_none() -> None:

@@ -62,7 +62,7 @@ OLDEST_SOUND = (0, 5, 17)
 MOST_UNKNOWN = 20  # are looked at for what was meant
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, weakref=True):
     """What the annotations ask for, with the operator's defaults: see ANNOTATIONS for what each means."""
 
     path: tuple[str, ...]

@@ -42,10 +42,10 @@ class Earlier(NamedTuple):
 class Plan(NamedTuple):
     """What is asked for, and what was found in the Pod for it.
 
-    `targets` names the containers that use the databases, `earlier` is what another call has set in our containers,
-    `replicas` each database's path in the bucket, `sources` the path that it starts from where that is another one,
-    `grace` the application's own grace period in seconds, `token` whether the API server's admission would mount a
-    token in the injected containers.
+    What the injected containers don't depend on stands in front, behind the settings: `targets` names the containers
+    that use the databases, `earlier` is what another call has set in our containers. `replicas` is each database's path
+    in the bucket, `sources` the path that it starts from where that is another one, `grace` the application's own grace
+    period in seconds, `token` whether the API server's admission would mount a token in the injected containers.
     """
 
     settings: Settings
