@@ -8,7 +8,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from injector.serving import large
-from injector.serving.large import BYTES, NODES, READ_AT_ONCE, SMALL_BYTES, UNSENT_BYTES, Busy, Large
+from injector.serving.large import (
+    BYTES,
+    NODES,
+    READ_AT_ONCE,
+    SMALL_BYTES,
+    TURN_BYTES,
+    UNSENT_BYTES,
+    Busy,
+    Large,
+)
 
 SMALL, MIDDLING, LARGE = b"x" * SMALL_BYTES, b"x" * BYTES, b"x" * (BYTES + 1)
 
@@ -58,6 +67,33 @@ def test_many_objects_make_a_request_large() -> None:
         assert sorted(seen) == ["first", "small"]
         end.set()
         await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_in_each_turn_of_the_event_loop_few_of_middling_size_begin_and_small_ones_come_between() -> None:
+    async def run() -> None:
+        turns, seen = Large(), list[str]()
+
+        def begin(name: str, body: bytes) -> asyncio.Task[None]:
+            async def run() -> None:
+                async with turns.answering(body):
+                    seen.append(name)
+
+            return asyncio.create_task(run())
+
+        each = TURN_BYTES // BYTES
+        tasks = [begin("middling", MIDDLING) for _ in range(2 * each + 2)]
+        await asyncio.sleep(0)
+        assert seen == ["middling"] * each
+        tasks[each].cancel()  # while it waits
+        tasks.append(begin("small", SMALL))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert seen == ["middling"] * each + ["small"] + ["middling"] * (each + 1)
+        assert [task.cancelled() for task in tasks].count(True) == 1
+        for _ in range(2):
+            await begin("later", MIDDLING)
+        assert seen[-2:] == ["later", "later"]
 
     asyncio.run(run())
 
