@@ -26,7 +26,6 @@ SYSTEM_DIRECTORIES = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run/secrets", "/sbin", "/sys", "/usr",
     "/var/run/secrets",
 )  # fmt: skip
-_BELOW_SYSTEM_DIRECTORIES = tuple(f"{system}/" for system in SYSTEM_DIRECTORIES)
 # Where no volume helps: the kernel's, the tokens', and those of Litestream's own config and certificates.
 CLOSED_DIRECTORIES = (
     "/dev", "/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/litestream", "/etc/litestream-ca",
@@ -338,9 +337,7 @@ def _wrong_path(path: str) -> str | None:
 
 def system_directory(directory: str) -> str | None:
     """The system directory that a directory lies in: only a volume of the application's own may be there."""
-    if not directory.startswith(_BELOW_SYSTEM_DIRECTORIES):
-        return None
-    return next(system for system in SYSTEM_DIRECTORIES if directory.startswith(system + "/"))
+    return next((system for system in SYSTEM_DIRECTORIES if directory.startswith(system + "/")), None)
 
 
 def _wrong_pairs(paths: tuple[str, ...]) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp
 
 from injector import options
 from injector.admission.webhook import LARGEST_BODY
-from injector.serving import large
+from injector.serving import function, large
 from injector.serving.application import PIECE_BYTES, Application
 from injector.serving.defaulting import Defaulting
 from tests import reviews
@@ -27,8 +28,12 @@ POD: Message = {
 }
 
 
+def itself(application: Application) -> ASGIApp:
+    return application
+
+
 def asked(
-    *messages: Message, headers: Headers = (), method: str = "POST", body_seconds: float | None = None
+    *messages: Message, headers: Headers = (), method: str = "POST", served: Callable[[Application], ASGIApp] = itself
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of the answer to a request whose body comes in these messages, and then no more."""
     waiting, sent = list(messages), list[Message]()
@@ -42,7 +47,11 @@ def asked(
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": "/mutate", "headers": list(headers)}
-    asyncio.run(Application(OPTIONS, None, Defaulting(OPTIONS), body_seconds)(scope, receive, send))
+
+    async def run() -> None:
+        await served(Application(OPTIONS, None, Defaulting(OPTIONS)))(scope, receive, send)
+
+    asyncio.run(run())
     body = b"".join(message.get("body", b"") for message in sent[1:])
     assert all(message["more_body"] for message in sent[1:-1])
     assert not sent[-1].get("more_body", False)
@@ -85,8 +94,10 @@ def test_another_method_is_told_which_one_is_right() -> None:
     assert (status, headers[b"allow"]) == (405, b"POST")
 
 
-def test_a_body_that_does_not_come_ends_its_connection() -> None:
-    status, headers, sentence = asked(piece(b"{", more=True), headers=[(b"content-length", b"9")], body_seconds=0)
+def test_a_body_that_does_not_come_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function, "BODY_SECONDS", 0)
+    late = piece(b"{", more=True)
+    status, headers, sentence = asked(late, headers=[(b"content-length", b"9")], served=function._Sent)
     assert (status, headers[b"connection"]) == (408, b"close")
     assert b"did not arrive" in sentence
 

@@ -82,7 +82,7 @@ def _is_windows(spec: PodSpec) -> bool:
     if selector and any(selector.get(label) == "windows" for label in OS_LABELS):
         return True
     contexts = [spec.get("securityContext"), *(item.get("securityContext") for item in spec["containers"])]
-    if [context for context in contexts if context and context.get("windowsOptions")]:
+    if any(context and context.get("windowsOptions") for context in contexts):
         return True
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []

@@ -95,9 +95,7 @@ def _plan(
     """What is to be done with a Pod, and the status of an earlier call."""
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
     own = ours(metadata, findings.group)
-    earlier = None
-    if STATUS in own:
-        earlier = status.read(own, _names(spec, "initContainers", "containers"), findings)
+    earlier = status.read(own, _names(spec, "initContainers", "containers"), findings)
     if earlier:
         defaults = defaults.recorded(earlier.defaults)
     settings = read_settings(own, options, findings, defaults)
@@ -229,16 +227,14 @@ def _names(spec: PodSpec, *lists: Named) -> list[str]:
 def _check_names(spec: PodSpec, findings: Findings) -> None:
     lists: tuple[Named, ...] = ("initContainers", "containers", "ephemeralContainers", "volumes")
     for key in lists:
-        for name in [item["name"] for item in spec.get(key) or () if item["name"].startswith(volumes.PREFIX)]:
-            findings.deny_field(f"spec.{key}", name, "is a name that the webhook keeps for its own: rename it")
+        for item in spec.get(key) or []:
+            if item["name"].startswith(volumes.PREFIX):
+                why = "is a name that the webhook keeps for its own: rename it"
+                findings.deny_field(f"spec.{key}", item["name"], why)
 
 
 def _with_mounts(items: Sequence[Container], plan: Plan) -> Sequence[Container]:
     if not plan.storage.target_mounts:
         return items
     names, mounts = set(plan.targets), {"volumeMounts": plan.storage.target_mounts}
-    return [_with(item, mounts) if item["name"] in names else item for item in items]
-
-
-def _with(item: Container, mounts: Object) -> Container:
-    return merge.over(item, mounts) if item.get("volumeMounts") else cast("Container", {**item, **mounts})
+    return [merge.over(item, mounts) if item["name"] in names else item for item in items]

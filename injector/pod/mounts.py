@@ -29,10 +29,8 @@ def by_path(targets: Sequence[Container]) -> list[Mounted]:
     """Each target that mounts volumes of the application's, with its mounts by their normal path."""
     result: list[Mounted] = []
     for target in targets:
-        if not (own := target.get("volumeMounts")):
-            continue
         places: dict[str, VolumeMount] = {}
-        for mount in own:
+        for mount in target.get("volumeMounts") or []:
             if not mount["name"].startswith(PREFIX):
                 places.setdefault(absolute(mount["mountPath"]), mount)
         if places:
@@ -56,8 +54,6 @@ def at(database: str, mounted: Sequence[Mounted]) -> list[tuple[Container, Volum
 def holding(containers: Sequence[Container], databases: Iterable[str]) -> list[Container]:
     """The containers that mount a volume of the application's in which a database lies: writable, if any does so."""
     mounted = by_path(containers)
-    if not mounted:
-        return []
     names: set[str] = set()
     for database in databases:
         found = at(database, mounted)

@@ -20,19 +20,16 @@ def placed(
     others = [item for item in there if item["name"] not in own]
     front = _front(others, plan, findings) if plan.settings.init_first else len(others)
     ours_there = [item["name"] for item in there if item["name"] in own]
-    if ours_there:
-        places = {item["name"]: index for index, item in enumerate(there)}
-        first, last = places[ours_there[0]], places[ours_there[-1]]
-        proxies_lead = all(
-            places[item["name"]] < first
-            for item in others[:front]
-            if item["name"] in plan.settings.options.skip_containers
-        )
-        targets_follow = all(places[name] > last for name in plan.targets if name in places)
-        if ours_there == order and proxies_lead and targets_follow:
-            return laid(there, ours, plan.earlier)
     if not ours_there:
         return [*others[:front], *cast("Sequence[Container]", ours), *others[front:]]
+    places = {item["name"]: index for index, item in enumerate(there)}
+    first, last = places[ours_there[0]], places[ours_there[-1]]
+    proxies_lead = all(
+        places[item["name"]] < first for item in others[:front] if item["name"] in plan.settings.options.skip_containers
+    )
+    targets_follow = all(places[name] > last for name in plan.targets if name in places)
+    if ours_there == order and proxies_lead and targets_follow:
+        return laid(there, ours, plan.earlier)
     present = {item["name"]: item for item in there}
     block = [laid([present[item["name"]]] if item["name"] in present else [], [item], plan.earlier)[0] for item in ours]
     return others[:front] + block + others[front:]

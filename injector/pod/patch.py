@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 Operation = dict[str, Any]
-NAMELESS = ("object", "list")
 
 
 def diff(before: Any, after: Any) -> list[Operation]:  # noqa: ANN401 (any JSON value)
@@ -90,8 +89,7 @@ def _same_place(old: object, new: object) -> bool:
         return True
     if isinstance(old, dict) and isinstance(new, dict):
         return bool(old.get("name") == new.get("name") and old.get("mountPath") == new.get("mountPath"))
-    one, other = _identity(old), _identity(new)
-    return one == other or (one[0] == other[0] and one[0] in NAMELESS)
+    return (isinstance(old, list) and isinstance(new, list)) or _identity(old) == _identity(new)
 
 
 def _identity(item: Any) -> tuple[str, Hashable]:  # noqa: ANN401

@@ -254,7 +254,5 @@ def _fill(
 
 def _shared(filled: Mapping[str, str]) -> list[str]:
     """Databases whose replica paths are equal or lie one inside the other."""
-    if len(filled) < 2:
-        return []
     together = {path for pair in values.inside_another(filled.values()) for path in pair}
     return [database for database, path in filled.items() if path in together]

@@ -255,11 +255,9 @@ def _warn_of_other_volumes(database: str, kept: tuple[str, str] | None, findings
 
 
 def _warn_of_hidden_files(directory: str, targets: Sequence[Container], findings: Findings) -> None:
-    if directory not in APPLICATION_DIRECTORIES:
-        targets = [target for target in targets if target.get("workingDir") or target.get("command")]
     for target in targets:
         places = [target.get("workingDir") or "", *(target.get("command") or [])[:1]]
-        inside = [place for place in places if f"{place}/".startswith(f"{directory}/")]
+        inside = [place for place in places if place == directory or place.startswith(directory + "/")]
         if inside or directory in APPLICATION_DIRECTORIES:
             findings.warn(
                 f"{directory} of container {target['name']} becomes an empty volume, which hides what the image has "

@@ -166,8 +166,8 @@ def credentials(settings: Settings, targets: Sequence[Container]) -> Credentials
         targets: whose identity, as other webhooks have given it to them, Litestream shares.
     """
     found = _identity(settings, targets)
-    if settings.bucket.kind != "sftp" and (proxies := _proxies(settings.options)):  # by HTTP, not by SSH
-        found = found._replace(environment=[*found.environment, *proxies])
+    if settings.bucket.kind != "sftp":  # by SSH, not by HTTP
+        found = found._replace(environment=[*found.environment, *_proxies(settings.options)])
     if settings.ca is None:
         return found
     # With AWS_CA_BUNDLE each request of Litestream 0.5 fails, and SSL_CERT_FILE replaces the system's certificates.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from injector.annotations.findings import Findings
 from injector.annotations.settings import Settings
@@ -145,9 +145,7 @@ def _check_root(
 
 def _context(of_container: SecurityContext | None, of_pod: SecurityContext) -> SecurityContext:
     """A container's effective securityContext: its own fields, else the Pod's."""
-    own: Mapping[str, Any] = of_container or {}
-    if None in own.values():
-        own = {field: value for field, value in own.items() if value is not None}
+    own = {field: value for field, value in (of_container or {}).items() if value is not None}
     return {**of_pod, **own}  # type: ignore[typeddict-item]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from injector.options import Options
 
 PIECE_BYTES: Final = 32 * 1024  # of an answer: most are smaller
-BODY_SECONDS: Final = 10  # the API server's own time limit for a webhook
 HEADERS: Final = {405: (b"allow", b"POST"), 408: (b"connection", b"close")}  # that an answer has beside those of all
 
 
@@ -32,20 +30,12 @@ class Application:
         options: the operator's.
         guard: asks the cluster for other writers; None where there is none.
         defaulting: says what holds in a namespace; None where there are but the built-in defaults.
-        body_seconds: how long a body may take to arrive; None where the server ends connections for that.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        guard: webhook.Guard | None,
-        defaulting: webhook.Defaulting | None,
-        body_seconds: float | None = None,
-    ) -> None:
+    def __init__(self, options: Options, guard: webhook.Guard | None, defaulting: webhook.Defaulting | None) -> None:
         self._options = options
         self._guard = guard
         self._defaulting = defaulting
-        self._body_seconds = body_seconds
         self._large = Large()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,17 +65,13 @@ class Application:
         length = _length(scope)
         try:
             async with self._large.reading(length):
-                if self._body_seconds is None:
-                    body = await _body(receive, length)
-                else:
-                    async with asyncio.timeout(self._body_seconds):
-                        body = await _body(receive, length)
+                body = await _body(receive, length)
                 async with self._large.answering(body or b""):
                     return await webhook.answer(
                         scope["method"], scope["path"], body, self._options, self._guard, self._defaulting
                     )
-        except TimeoutError:
-            return _refused(408, f"the body did not arrive within {self._body_seconds} s", "late")
+        except TimeoutError as late:  # of a `receive` that has a deadline
+            return _refused(408, str(late), "late")
         except _Gone:
             return _refused(400, "the connection ended before the body was whole", "gone")  # only the log says it
         except Busy:

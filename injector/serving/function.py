@@ -4,17 +4,20 @@ The container serves the application in it without the framework's routes and la
 of a Pod that is not ours.
 """
 
+import asyncio
 import os
-from typing import cast
+from typing import Final, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from injector import options
 from injector.serving import log
-from injector.serving.application import BODY_SECONDS, Application
+from injector.serving.application import Application
 from injector.serving.defaulting import Defaulting
+
+BODY_SECONDS: Final = 10  # the API server's own time limit for a webhook
 
 
 class _Sent(Response):
@@ -25,7 +28,21 @@ class _Sent(Response):
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._application(scope, receive, send)
+        await self._application(scope, _in_time(receive, BODY_SECONDS), send)
+
+
+def _in_time(receive: Receive, seconds: float) -> Receive:
+    """Receives a body, and raises TimeoutError once it took so many seconds: our own connections see to that."""
+    end = asyncio.get_running_loop().time() + seconds
+
+    async def received() -> Message:
+        try:
+            async with asyncio.timeout_at(end):
+                return await receive()
+        except TimeoutError:
+            raise TimeoutError(f"the body did not arrive within {seconds} s") from None
+
+    return received
 
 
 async def mutate(request: Request) -> Response:
@@ -37,7 +54,7 @@ async def mutate(request: Request) -> Response:
     state = request.app.state
     if not hasattr(state, "answer"):
         chosen = options.read(os.environ)
-        answer = _Sent(Application(chosen, None, Defaulting(chosen), BODY_SECONDS))
+        answer = _Sent(Application(chosen, None, Defaulting(chosen)))
         log.configure(chosen)
         state.answer = answer
     return cast("Response", state.answer)

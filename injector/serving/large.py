@@ -39,7 +39,7 @@ class Large:
 
     def __init__(self) -> None:
         self._reading = asyncio.Semaphore(READ_AT_ONCE)
-        self._answering = asyncio.Semaphore(1)
+        self._answering = asyncio.Lock()
         self._middling = asyncio.Semaphore(MIDDLING_AT_ONCE)
         self._turns = _Turns()
         self._sending: dict[asyncio.Timeout, int] = {}  # the oldest first
@@ -50,7 +50,7 @@ class Large:
         Raises:
             Busy: on entering, if there was no room within WAIT_SECONDS.
         """
-        return _Held(self._reading) if length > BYTES else SMALL
+        return _held(self._reading) if length > BYTES else SMALL
 
     def answering(self, body: bytes) -> AbstractAsyncContextManager[None]:
         """While a request is decoded and answered.
@@ -69,13 +69,13 @@ class Large:
 
     @contextlib.asynccontextmanager
     async def _middling_one(self, size: int) -> AsyncIterator[None]:
-        async with _Held(self._middling):
+        async with _held(self._middling):
             await self._turns.take(size)
             yield
 
     @contextlib.asynccontextmanager
     async def _large_one(self) -> AsyncIterator[None]:
-        async with _Held(self._answering):
+        async with _held(self._answering):
             start = time.process_time()
             yield
             await asyncio.sleep(time.process_time() - start)
@@ -133,21 +133,14 @@ class _Turns:
             loop.call_soon(self._next, loop)
 
 
-class _Held:
-    """While one of a semaphore's places is held. Raises Busy where none came free within WAIT_SECONDS."""
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
-
-    async def __aenter__(self) -> None:
-        if not self._places.locked():  # nearly always, and at once
-            await self._places.acquire()
-            return
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Busy from None
-
-    async def __aexit__(self, *error: object) -> None:
-        self._places.release()
+@contextlib.asynccontextmanager
+async def _held(lock: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await lock.acquire()
+    except TimeoutError:
+        raise Busy from None
+    try:
+        yield
+    finally:
+        lock.release()
